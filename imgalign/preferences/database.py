@@ -39,6 +39,8 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 MIGRATION_LOCK = 0x1336A119
 # PostgreSQL's "insufficient privilege" and "read-only transaction", as on a standby server.
 NOT_ALLOWED = ("42501", "25006")
+STORABLE = "imgalign_storable"
+"""Execution option of statements whose values were looked through for what cannot be stored."""
 MISSING = "check the name, or let `imgalign candidates --create` make one"
 
 
@@ -239,9 +241,11 @@ def _engine(url: URL, busy_seconds: float) -> Engine:
 
 
 def _refuse_nul(
-    _connection: Connection, _cursor: Any, _statement: str, values: Any, _context: Any, many: bool
+    _connection: Connection, _cursor: Any, _statement: str, values: Any, context: Any, many: bool
 ) -> None:
     """InputError for text with a NUL: PostgreSQL can neither store nor look for it, SQLite can."""
+    if context is not None and STORABLE in context.execution_options:
+        return
     for row in values if many else [values]:
         for value in row.values() if isinstance(row, dict) else row:
             if isinstance(value, str) and "\0" in value:

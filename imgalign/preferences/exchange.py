@@ -9,7 +9,7 @@ files travel as files: give the folder that holds them.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from imgalign.errors import InputError, StoreError
 from imgalign.files import UNFINISHED, lock_name
 from imgalign.preferences import import_counts, queries, schema
+from imgalign.preferences.database import STORABLE
 from imgalign.preferences.exchange_lines import (
     FORMAT,
     TABLES,
@@ -93,6 +94,8 @@ def import_rankings(
     lines = list(read_lines(path, name))
     with store.database.read() as connection:
         added = checked(connection, lines, of_accounts=of_accounts)
+        prepared = _prepared(connection, added)
+    plan = import_counts.planned(added)
     # After the check, so that a refused file leaves no images; and on disk before the rows are.
     for where, kind, row in lines:
         if kind == "image":
@@ -101,11 +104,12 @@ def import_rankings(
         return 0
     try:
         with store.database.write() as connection:
-            _add(connection, added)
+            _add(connection, added, prepared, plan)
     except (IntegrityError, _ChangedError):  # somebody wrote the same meanwhile, which is rare
         with store.database.write() as connection:
             added = checked(connection, lines, of_accounts=of_accounts)
-            _add(connection, added)
+            plan = import_counts.planned(added)
+            _add(connection, added, _prepared(connection, added), plan)
     return len(added.new["ranking"])
 
 
@@ -113,20 +117,49 @@ class _ChangedError(Exception):
     """The store has changed since a file was held against it."""
 
 
-def _add(connection: Connection, added: Import) -> None:
+def _prepared(connection: Connection, added: Import) -> list[tuple[str, list[Any]]]:
+    """Statements that insert new rows, and what their driver takes for these.
+
+    Converting values takes longer than writing them does, and needs no lock.
+    """
+    dialect, found = connection.dialect, []
+    for kind, rows in added.new.items():
+        if not rows:
+            continue
+        table = TABLES[kind][0]
+        statement = insert(table).inline().compile(dialect=dialect, column_keys=list(rows[0]))
+        columns = [
+            (name, table.c[name].type.dialect_impl(dialect).bind_processor(dialect))
+            for name in statement.params
+        ]
+        values: list[Any] = [
+            {name: row[name] if each is None else each(row[name]) for name, each in columns}
+            for row in rows
+        ]
+        if statement.positional:
+            values = [tuple(each.values()) for each in values]
+        found.append((str(statement), values))
+    return found
+
+
+def _add(
+    connection: Connection,
+    added: Import,
+    prepared: Sequence[tuple[str, list[Any]]],
+    plan: import_counts.Planned,
+) -> None:
     """Write what a file adds, with all that is counted of it."""
     if added.accounts not in (None, account_ids(connection)):
         raise _ChangedError
     was = import_counts.before(connection, added)
-    for kind, rows in added.new.items():
-        if rows:
-            connection.execute(insert(TABLES[kind][0]), rows)
+    for statement, values in prepared:
+        connection.exec_driver_sql(statement, values, execution_options={STORABLE: True})
     judged = {row["item_id"] for row in added.new["ranking"]}
     for portion in portions(judged & was.items.keys()):
         twice = queries.standing_twice().where(schema.rankings.c.item_id.in_(portion))
         if connection.execute(twice).first() is not None:
             raise _ChangedError
-    import_counts.count(connection, added, was, now=utc_now())
+    import_counts.count(connection, added, plan, was, now=utc_now())
 
 
 def values_in(path: Path, kind: str, column: str) -> Iterator[Any]:

@@ -5,8 +5,9 @@ difference is added: some statements for a thousand rankings, where one at a tim
 each.
 """
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from imgalign.preferences.outcomes import (
     PAGE,
     WRITE_PAGE,
     digest,
+    maker_key,
     maker_number,
     number,
 )
@@ -33,6 +35,7 @@ from imgalign.preferences.queries import (
     standing,
     unjudged,
 )
+from imgalign.preferences.records import ATTENTION
 from imgalign.preferences.recount import (
     of_annotators,
     of_projects,
@@ -63,6 +66,8 @@ TABLES: dict[str, tuple[Table, tuple[str, ...], tuple[str, ...]]] = {
 }
 """Counts that are added to: the columns that identify a row, and its numbers."""
 
+Records = dict[int, tuple[int, ...]]
+"""Of `outcomes`, by the number of the ranking."""
 Counts = Counter[tuple[str, tuple[Any, ...], str]]
 """By table, row and column."""
 
@@ -75,6 +80,73 @@ class Before:
     items: dict[str, AnyRow]
     """Those that the store had already: project, place, and whether they are open."""
     counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A ranking of images that are new, which nobody else can name a maker of meanwhile."""
+
+    ranking_id: str
+    prompt: str
+    project: str
+    annotator_id: str
+    order: tuple[tuple[str, ...], ...]
+    """Tie groups of makers, by `maker_key`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What the records of new rankings will be, as far as it needs no lock."""
+
+    judged: list[Judged]
+    item_ids: set[str]
+    """Items of the others."""
+
+
+def planned(added: Import) -> Planned:
+    """Find what was ranked among images that are all new."""
+    new = {row["image_id"] for row in added.new["image"]}
+    shown: dict[str, dict[int, str]] = defaultdict(dict)
+    for row in added.new["candidate"]:
+        shown[row["item_id"]][row["candidate"]] = row["image_id"]
+    key_of: dict[tuple[Any, ...], str] = {}  # few makers make many images
+    makers: dict[str, set[str]] = defaultdict(set)
+    for row in added.new["provenance"]:
+        made = _made(row)
+        if made not in key_of:
+            key_of[made] = maker_key(_as_row(made))
+        makers[row["image_id"]].add(key_of[made])
+    whole = {
+        row["item_id"]: row
+        for row in added.new["item"]
+        if new.issuperset(shown[row["item_id"]].values())
+    }
+    taken_back = {row["ranking_id"] for row in added.new["undo"]}
+    judged, item_ids = [], set()
+    for row in added.new["ranking"]:
+        item = whole.get(row["item_id"])
+        if item is None:
+            item_ids.add(row["item_id"])
+        elif (
+            row["verdict"] == "ranked"
+            and row["ranking_id"] not in taken_back
+            and not item["source"].startswith(ATTENTION)
+        ):
+            images = shown[row["item_id"]]
+            groups = (
+                tuple(next(iter(by)) for k in group if len(by := makers[images[k]]) == 1)
+                for group in row["tie_groups"]
+            )
+            judged.append(
+                Judged(
+                    ranking_id=row["ranking_id"],
+                    prompt=item["prompt"],
+                    project=item["project"],
+                    annotator_id=row["annotator_id"],
+                    order=tuple(group for group in groups if group),
+                )
+            )
+    return Planned(judged=judged, item_ids=item_ids)
 
 
 def before(connection: Connection, added: Import) -> Before:
@@ -94,7 +166,9 @@ def before(connection: Connection, added: Import) -> Before:
     return Before(item_ids=item_ids, items=found, counts=_counts(connection, list(found)))
 
 
-def count(connection: Connection, added: Import, was: Before, *, now: datetime) -> None:
+def count(
+    connection: Connection, added: Import, plan: Planned, was: Before, *, now: datetime
+) -> None:
     """Count what was just written, as if it had been given here."""
     for portion in portions(was.item_ids):
         these = update(items).where(items.c.item_id.in_(portion))
@@ -110,9 +184,13 @@ def count(connection: Connection, added: Import, was: Before, *, now: datetime) 
     ]
     if answered:
         connection.execute(ANSWERED, answered)
-    shared = _name_makers(connection, added)
-    judged = {row["item_id"] for row in added.new["ranking"]}
-    _write_records(connection, judged | _items_of(connection, shared), added.undone)
+    number_of = _name_makers(connection, added)
+    others = plan.item_ids | _items_of(connection, _share(connection, added))
+    none = (0,) * len(FIELDS)
+    records = {row["sequence"]: none for row in added.undone if row["verdict"] == "ranked"}
+    records |= _records(connection, others)
+    records |= _records_planned(connection, plan.judged, number_of)
+    _write_pages(connection, records)
 
 
 def _items(connection: Connection, item_ids: Iterable[str]) -> list[AnyRow]:
@@ -223,16 +301,23 @@ def _advance(connection: Connection, project: str, who: Collection[str]) -> None
         connection.execute(raised.values(first=func.coalesce(first, last + 1)))
 
 
-def _name_makers(connection: Connection, added: Import) -> list[str]:
-    """Number the makers of images that are new; those that several made, and a new one among them.
+def _made(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[column.name] for column in MADE)
 
-    They are noted as such.
-    """
-    names = [column.name for column in MADE]
-    rows = added.new["provenance"]
-    for made in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
-        maker_number(connection, SimpleNamespace(**dict(zip(names, made, strict=True))))
-    times = Counter(row["image_id"] for row in rows)
+
+def _as_row(made: tuple[Any, ...]) -> AnyRow:
+    return SimpleNamespace(**{column.name: each for column, each in zip(MADE, made, strict=True)})
+
+
+def _name_makers(connection: Connection, added: Import) -> dict[str, int]:
+    """The numbers of makers of images that are new, by `maker_key`, in the order they came."""
+    rows = [_as_row(made) for made in dict.fromkeys(map(_made, added.new["provenance"]))]
+    return {maker_key(row): maker_number(connection, row) for row in rows}
+
+
+def _share(connection: Connection, added: Import) -> list[str]:
+    """Note images that several made, a new maker among them."""
+    times = Counter(row["image_id"] for row in added.new["provenance"])
     new = {row["image_id"] for row in added.new["image"]}
     several = [each for each, number in times.items() if number > 1 or each not in new]
     shared = [
@@ -256,36 +341,52 @@ def _items_of(connection: Connection, image_ids: Iterable[str]) -> set[str]:
     }
 
 
-def _write_records(
-    connection: Connection, item_ids: Iterable[str], undone: Iterable[Mapping[str, Any]]
-) -> None:
-    """Write the records of all rankings of items, and remove those that were taken back."""
+def _records(connection: Connection, item_ids: Iterable[str]) -> Records:
+    """The records of all rankings of items, by their number."""
     maker = select(numbers.c.kind, numbers.c.key, numbers.c.number)
-    rows = connection.execute(maker.where(numbers.c.kind == "maker")).all()
-    known = {(row.kind, row.key): row.number for row in rows}
-    none = (0,) * len(FIELDS)
-    records = {row["sequence"]: none for row in undone if row["verdict"] == "ranked"}
+    makers = connection.execute(maker.where(numbers.c.kind == "maker")).all()
+    known = {(row.kind, row.key): row.number for row in makers}
+    found: Records = {}
     for portion in portions(item_ids):
         these = ranked_images().where(items.c.item_id.in_(portion))
         rows = connection.execute(these).all()
         orders = orders_of(connection, rows, known)
-        prompts = _numbered(connection, "prompt", {row.prompt: "" for row in rows})
-        named = {
-            kind: _numbered(connection, kind, {each: each for each in values})
-            for kind, values in (
-                ("project", [row.project for row in rows]),
-                ("annotator", [row.annotator_id for row in rows]),
-                ("order", orders),
-            )
-        }
-        for row, order in zip(rows, orders, strict=True):
-            records[row.sequence] = (
-                prompts[row.prompt],
-                named["project"][row.project],
-                named["annotator"][row.annotator_id],
-                named["order"][order],
-            )
-    _write_pages(connection, records)
+        named = [(row.prompt, row.project, row.annotator_id) for row in rows]
+        facts = [(*each, order) for each, order in zip(named, orders, strict=True)]
+        found |= _as_records(connection, [row.sequence for row in rows], facts)
+    return found
+
+
+def _records_planned(
+    connection: Connection, judged: Collection[Judged], number_of: Mapping[str, int]
+) -> Records:
+    """The records of rankings that were planned, by their number."""
+    sequences: dict[str, int] = {}
+    columns = (rankings.c.ranking_id, rankings.c.sequence)
+    for portion in portions(each.ranking_id for each in judged):
+        rows = connection.execute(select(*columns).where(rankings.c.ranking_id.in_(portion)))
+        sequences |= {row.ranking_id: row.sequence for row in rows}
+    text_of = {
+        order: json.dumps([[number_of[key] for key in group] for group in order])
+        for order in {each.order for each in judged}
+    }
+    return _as_records(
+        connection,
+        [sequences[each.ranking_id] for each in judged],
+        [(each.prompt, each.project, each.annotator_id, text_of[each.order]) for each in judged],
+    )
+
+
+def _as_records(
+    connection: Connection, sequences: Sequence[int], facts: Sequence[tuple[str, str, str, str]]
+) -> Records:
+    """Prompt, project, annotator and order of each ranking as `outcomes` has them."""
+    columns = []
+    for kind, values in zip(FIELDS, zip(*facts, strict=True), strict=False):
+        kept = {each: "" if kind == "prompt" else each for each in values}
+        numbered = _numbered(connection, kind, kept)
+        columns.append([numbered[each] for each in values])
+    return dict(zip(sequences, zip(*columns, strict=True), strict=True))
 
 
 def _write_pages(connection: Connection, records: Mapping[int, tuple[int, ...]]) -> None:

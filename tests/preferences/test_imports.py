@@ -146,9 +146,10 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
         check = exchange.checked
 
         def checked(*arguments: Any, **options: Any) -> Import:
-            found = check(*arguments, **options)
             checks.append(len(checks))
-            if len(checks) == 1:
+            is_first = len(checks) == 1
+            found = check(*arguments, **options)
+            if is_first:
                 happen()
             return found
 
