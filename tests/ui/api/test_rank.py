@@ -156,7 +156,7 @@ def test_what_was_taken_back_comes_with_what_was_judged_last(store, add_items):
     for key in ("key-0001", "key-0002"):
         rank.undo(store, rank.Undo(annotator="Ada", key=key))
     again = rank.next_item(store, "Ada")
-    judged = [each.taken_back for each in (again, *again.after)]
+    judged = [again.taken_back, *(each.taken_back for each in again.after)]
     assert judged == [
         Judged(((0, 1, 2), (3,)), "ranked", None),
         Judged(((3,), (1,), (0, 2)), "ranked", None),
