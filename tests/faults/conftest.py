@@ -22,7 +22,7 @@ PROPERTY = "faults"
 
 def drill_of(item: pytest.Function) -> Drill:
     """Example: `Drill(name="test_killed_runs.test_a_run[grpo]", number=17)`."""
-    given = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+    given: dict[str, Any] = dict(item.callspec.params) if hasattr(item, "callspec") else {}
     number = given.pop(NUMBER, None)
     name = f"{item.path.stem}.{item.originalname}[{', '.join(map(str, given.values()))}]"
     return Drill(name=name, number=number)
