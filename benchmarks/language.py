@@ -61,6 +61,9 @@ BEST_OF = {"best-of-4": 4, "best-of-16": 16}
 FINISHED = "finished"
 """A file in the folder of a finished run."""
 
+UTILITIES: dict[tuple[Path, str], Tensor] = {}
+"""Of the texts of each start of a seed."""
+
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 VARIANTS = Path(__file__).with_suffix(".yaml")
@@ -85,7 +88,6 @@ class Stage:
         self.folder = folder
         self.seed = seed
         self.sizes = sizes
-        self.utilities: dict[str, Tensor] = {}
         self.places = {
             "reward": str(self.reward),
             "weak reward": str(folder / "weak-reward"),
@@ -182,13 +184,13 @@ class Stage:
 
     def utilities_of(self, start: Path | str, policy: LanguagePolicy) -> Tensor:
         """What the oracle says of the texts of a start, which is the policy's reference."""
-        key = str(start)
-        if key not in self.utilities:
+        key = self.folder, str(start)
+        if key not in UTILITIES:  # of this process: each task has a stage of its own
             ideas = held_out_ideas(self.sizes)
             with policy.using("reference"):
                 texts = texts_of(policy, ideas, evaluation_seeds(len(ideas)))
-            self.utilities[key] = text_utility(ideas, texts, group=GROUP)
-        return self.utilities[key]
+            UTILITIES[key] = text_utility(ideas, texts, group=GROUP)
+        return UTILITIES[key]
 
     def minutes(self, name: str) -> float:
         """Processor time of all iterations, with measuring."""

@@ -16,6 +16,7 @@ os.environ["IMGALIGN_CACHE"] = tempfile.mkdtemp(prefix="imgalign-tests-")
 
 import pytest
 import torch
+import typechecker  # noqa: F401  # before all that it checks
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from processes import Servers, command_servers
 from transformers import CLIPTextConfig, CLIPTextModel
