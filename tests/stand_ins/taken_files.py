@@ -16,7 +16,7 @@ def asked(client: TestClient, address: str, files: str) -> str:
         answer = client.get(path)
         return answer.status_code != 200 or answer.json()["ready"]
 
-    wait_for(done)
+    wait_for(done, seconds=240)  # an export is a process of its own
     return path
 
 

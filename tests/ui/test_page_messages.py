@@ -32,7 +32,9 @@ from ui.links import NO_DATABASE, NO_SPACE, said
 from ui.run_queue import RunQueue
 from ui.runs import Runs
 
-COMMAND = re.compile(r"imgalign [a-z]{2,}\b(?! did)|(?<![\w-])--[a-z]|[Tt]erminal\b(?! snr)|Ctrl-C")
+COMMAND = re.compile(
+    r"imgalign (?!or )[a-z]{2,}\b(?! did)|(?<![\w-])--[a-z]|[Tt]erminal\b(?! snr)|Ctrl-C"
+)
 """What only somebody with a terminal can do something with."""
 NO_PAGE = (
     *("imgalign.cli", "imgalign.demo", "imgalign.evaluate", "imgalign.feedback", "imgalign.loop"),
@@ -95,7 +97,7 @@ def damaged_image(store: Store, tmp_path: Path) -> None:
     folder = ImageFolder(tmp_path / "other")
     (tmp_path / "other" / "00").mkdir(parents=True)
     (tmp_path / "other" / "00" / f"{'0' * 64}.png").write_bytes(b"x")
-    folder.path("0" * 64)
+    folder.checked("0" * 64)
 
 
 CAUSES: dict[str, tuple[Callable[[Store, Path], object], str, str]] = {
@@ -154,9 +156,16 @@ def by_held_run(error: ImgalignError, tmp_path: Path) -> str:
 
 def by_build(error: ImgalignError) -> str:
     builds = Builds()
-    build = builds.build(builds.begin("it", lambda _: raising(error)))
-    wait_for(lambda: build.is_done)
-    return str(build.error)
+    key = builds.begin("it", lambda _: raising(error))
+
+    def told() -> str:
+        try:
+            builds.build(key)
+        except InputError as refused:
+            return str(refused)
+        return ""
+
+    return str(wait_for(told))
 
 
 def raising(error: ImgalignError) -> Any:

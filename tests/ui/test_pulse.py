@@ -150,7 +150,7 @@ def test_a_page_at_rest_sends_no_event_and_draws_nothing_until_something_changes
     events: list[str] = []
     page.on("request", lambda sent: events.append(sent.url) if "/queue/" in sent.url else None)
     page.goto(f"{address}/train")
-    expect(page.locator(".mo-where")).to_contain_text("stopped")
+    expect(page.locator(".mo-state")).to_have_text("stopped")
     page.wait_for_function("() => document.querySelector('#recipe input:checked')?.value")
     page.wait_for_function("() => document.querySelector('[data-pulse]').dataset.mark")
     with page.expect_response("**/api/alive**"):  # what the first one asked for is there

@@ -172,8 +172,7 @@ def build(
             which, letters, order, overlap, add = _gold_form()
             adding = _attention_form()
             first, percent, ask = _qualification()
-            count, more = _repeats()
-            files, sending = _files()
+            (count, more), (files, sending) = _repeats(), _files()
         with gr.Column(scale=1, min_width=320, elem_classes="watched"):
             table, gold, attention = _tables()
             rows = accounts.draw_table()
