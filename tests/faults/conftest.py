@@ -9,12 +9,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fault_counts import NUMBER, SOAK, Faults
-from forked_runs import RunServer, run_server
 from soak_results import COUNTS, Drill, SoakResults
+
+if TYPE_CHECKING:
+    from forked_runs import RunServer
 
 RESULTS = "IMGALIGN_SOAK_RESULTS"
 PROPERTY = "faults"
@@ -39,8 +41,10 @@ def faults(request: pytest.FixtureRequest) -> Iterator[Faults]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[RunServer]:
+def server() -> Iterator["RunServer"]:
     """Forks training runs."""
+    from forked_runs import run_server  # loads torch, which most of these tests do without
+
     with run_server() as running:
         yield running
 
