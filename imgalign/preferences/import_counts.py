@@ -236,14 +236,14 @@ def _add(connection: Connection, changed: Counts) -> None:
         table, key, columns = TABLES[name]
         there = _keys_there(connection, table, key, rows)
         raised, made = [], []
-        for of, by in rows.items():
+        for of, own in rows.items():
             this = dict(zip(key, of, strict=True))
             if of in there:
                 values = {f"of_{each}": value for each, value in this.items()}
-                raised.append(values | {f"by_{each}": by[each] for each in columns})
+                raised.append(values | {f"by_{each}": own[each] for each in columns})
             else:
                 zeros = {each.name: 0 for each in table.c}
-                made.append(zeros | this | by)
+                made.append(zeros | this | own)
         if raised:
             connection.execute(adding(table, key, columns), raised)
         if made:
