@@ -48,12 +48,18 @@ class Loras:
     """The LoRAs beside some runs; new ones are held against `model`."""
 
     def __init__(self, runs: Runs, model: str) -> None:
+        self.runs = runs
         self.folder = runs.folder / LORAS
         self.model = model
 
     def names(self) -> list[str]:
         """All of them, the newest first."""
         return [path.name for path in sorted(self._all(), key=_newest_first)]
+
+    def offered(self) -> list[tuple[str, str]]:
+        """(label, value) of what can be compared: the base, checkpoints, and these."""
+        sent = ((name, f"{LORAS}/{name}") for name in self.names())
+        return [*checkpoints(self.runs, self.model), *sent]
 
     def path(self, name: str) -> Path:
         """The folder of one; InputError for a name that is none here."""
@@ -173,15 +179,6 @@ def weights_of(runs: Runs, chosen: str, *, model: str) -> tuple[Path, str]:
         return loras.path(name), loras.model_of(name)
     folder = checkpoint_folder(runs, chosen)
     return folder, model_under(folder)
-
-
-def offered(runs: Runs, model: str) -> list[tuple[str, str]]:
-    """(label, value) of what can be compared with the base: checkpoints, then LoRAs that were sent.
-
-    The base is first.
-    """
-    sent = ((name, f"{LORAS}/{name}") for name in Loras(runs, model).names())
-    return [*checkpoints(runs, model), *sent]
 
 
 def _newest_first(path: Path) -> tuple[float, str]:

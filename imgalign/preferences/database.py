@@ -39,6 +39,8 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 MIGRATION_LOCK = 0x1336A119
 # PostgreSQL's "insufficient privilege" and "read-only transaction", as on a standby server.
 NOT_ALLOWED = ("42501", "25006")
+CACHE, LARGE_CACHE = 2_000, 64_000
+"""KiB of a SQLite connection: what is usual, and where a transaction changes much."""
 STORABLE = "imgalign_storable"
 """Execution option of statements whose values were looked through for what cannot be stored."""
 MISSING = "check the name, or let `imgalign candidates --create` make one"
@@ -96,18 +98,34 @@ class Database:
             yield plain
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One transaction that excludes every other writer; on disk when the block ends."""
+    def write(self, *, large: bool = False) -> Iterator[Connection]:
+        """One transaction that excludes every other writer; on disk when the block ends.
+
+        A `large` one has more memory for what it changes, which else goes to the disk meanwhile.
+        """
         if self.read_only:
             raise DatabaseError(
                 f"{self.name}: cannot be written here, only read; copy its folder to where it can"
             )
         with self._in_turn(), self._readable_errors(), self._engine.connect() as plain:
             connection = plain.execution_options(imgalign_begin="BEGIN IMMEDIATE")
-            with connection.begin():
+            with self._cache(connection, large=large), connection.begin():
                 if connection.dialect.name != "sqlite":
                     connection.execute(select(schema.writer).with_for_update())
                 yield connection
+
+    @contextmanager
+    def _cache(self, connection: Connection, *, large: bool) -> Iterator[None]:
+        if self.path is None or not large:
+            yield
+            return
+        direct = connection.connection.cursor()  # which begins no transaction
+        direct.execute(f"PRAGMA cache_size = -{LARGE_CACHE}")
+        try:
+            yield
+        finally:
+            direct.execute(f"PRAGMA cache_size = -{CACHE}")
+            direct.close()
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:

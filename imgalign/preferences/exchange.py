@@ -103,10 +103,10 @@ def import_rankings(
     if not added:
         return 0
     try:
-        with store.database.write() as connection:
+        with store.database.write(large=True) as connection:
             _add(connection, added, prepared, plan)
     except (IntegrityError, _ChangedError):  # somebody wrote the same meanwhile, which is rare
-        with store.database.write() as connection:
+        with store.database.write(large=True) as connection:
             added = checked(connection, lines, of_accounts=of_accounts)
             plan = import_counts.planned(added)
             _add(connection, added, _prepared(connection, added), plan)

@@ -165,8 +165,8 @@ def _of_store(connection: Connection, lines: Sequence[Line], kept: frozenset[str
     for kind, (table, columns) in TABLES.items():
         by = table.c["annotator_id" if kind == "exclusion" else columns[0]]
         # Nothing refers to a row that is not there.
-        parent = PARENTS[kind].get(by.name)
-        values = {each for each in named[kind] if parent is None or known.has(parent, each)}
+        of = PARENTS[kind].get(by.name)
+        values = {each for each in named[kind] if of is None or known.has(of, each)}
         for found in _rows(connection, select(table), by, values - {None}):
             known.add(kind, found)
     by_whom = {row["annotator_id"] for row in known.rows["ranking"].values()}
@@ -203,7 +203,7 @@ def _add_judgements(connection: Connection, known: Known, rankings: Sequence[Row
 
 def _rows(
     connection: Connection, statement: Select[Any], by: Column[Any], values: Iterable[Any]
-) -> Iterator[Mapping[str, Any]]:
+) -> Iterator[queries.AnyRow]:
     for portion in portions(values):
         yield from connection.execute(statement.where(by.in_(portion))).mappings()
 

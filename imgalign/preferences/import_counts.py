@@ -101,6 +101,8 @@ class Planned:
     judged: list[Judged]
     item_ids: set[str]
     """Items of the others."""
+    makers: dict[str, AnyRow]
+    """Of images with a new provenance, by `maker_key`, in the order in which they came."""
 
 
 def planned(added: Import) -> Planned:
@@ -110,11 +112,13 @@ def planned(added: Import) -> Planned:
     for row in added.new["candidate"]:
         shown[row["item_id"]][row["candidate"]] = row["image_id"]
     key_of: dict[tuple[Any, ...], str] = {}  # few makers make many images
+    rows: dict[str, AnyRow] = {}
     makers: dict[str, set[str]] = defaultdict(set)
     for row in added.new["provenance"]:
         made = _made(row)
         if made not in key_of:
             key_of[made] = maker_key(_as_row(made))
+            rows.setdefault(key_of[made], _as_row(made))
         makers[row["image_id"]].add(key_of[made])
     whole = {
         row["item_id"]: row
@@ -146,7 +150,7 @@ def planned(added: Import) -> Planned:
                     order=tuple(group for group in groups if group),
                 )
             )
-    return Planned(judged=judged, item_ids=item_ids)
+    return Planned(judged=judged, item_ids=item_ids, makers=rows)
 
 
 def before(connection: Connection, added: Import) -> Before:
@@ -184,7 +188,7 @@ def count(
     ]
     if answered:
         connection.execute(ANSWERED, answered)
-    number_of = _name_makers(connection, added)
+    number_of = {key: maker_number(connection, row) for key, row in plan.makers.items()}
     others = plan.item_ids | _items_of(connection, _share(connection, added))
     none = (0,) * len(FIELDS)
     records = {row["sequence"]: none for row in added.undone if row["verdict"] == "ranked"}
@@ -232,14 +236,14 @@ def _add(connection: Connection, changed: Counts) -> None:
         table, key, columns = TABLES[name]
         there = _keys_there(connection, table, key, rows)
         raised, made = [], []
-        for of, by in rows.items():
+        for of, own in rows.items():
             this = dict(zip(key, of, strict=True))
             if of in there:
                 values = {f"of_{each}": value for each, value in this.items()}
-                raised.append(values | {f"by_{each}": by[each] for each in columns})
+                raised.append(values | {f"by_{each}": own[each] for each in columns})
             else:
                 zeros = {each.name: 0 for each in table.c}
-                made.append(zeros | this | by)
+                made.append(zeros | this | own)
         if raised:
             connection.execute(adding(table, key, columns), raised)
         if made:
@@ -307,12 +311,6 @@ def _made(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _as_row(made: tuple[Any, ...]) -> AnyRow:
     return SimpleNamespace(**{column.name: each for column, each in zip(MADE, made, strict=True)})
-
-
-def _name_makers(connection: Connection, added: Import) -> dict[str, int]:
-    """The numbers of makers of images that are new, by `maker_key`, in the order they came."""
-    rows = [_as_row(made) for made in dict.fromkeys(map(_made, added.new["provenance"]))]
-    return {maker_key(row): maker_number(connection, row) for row in rows}
 
 
 def _share(connection: Connection, added: Import) -> list[str]:

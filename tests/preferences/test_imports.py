@@ -13,11 +13,11 @@ from submissions import judge, on_screen
 from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
-from imgalign.preferences import exchange, recount, schema
+from imgalign.preferences import recount, schema
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.exclusions import exclude
-from imgalign.preferences.import_checks import Import
+from imgalign.preferences.import_checks import Import, checked
 from imgalign.preferences.queries import item_id
 from imgalign.preferences.records import Provenance, utc_now
 from imgalign.preferences.store import Store
@@ -143,17 +143,16 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
 
     def let(happen: Callable[[], object]) -> list[int]:
         checks: list[int] = []
-        check = exchange.checked
 
-        def checked(*arguments: Any, **options: Any) -> Import:
+        def check(*arguments: Any, **options: Any) -> Import:
             checks.append(len(checks))
             is_first = len(checks) == 1
-            found = check(*arguments, **options)
+            found = checked(*arguments, **options)
             if is_first:
                 happen()
             return found
 
-        monkeypatch.setattr(exchange, "checked", checked)
+        monkeypatch.setattr("imgalign.preferences.exchange.checked", check)
         return checks
 
     return let

@@ -23,7 +23,7 @@ from imgalign.preferences.store import Store
 from ui import generation, image_request, loras
 from ui.app import Settings
 from ui.download import zip_folder
-from ui.loras import Loras, offered
+from ui.loras import Loras
 from ui.runs import Runs
 from ui.shelf import Shelf
 
@@ -89,7 +89,7 @@ def test_what_an_export_holds_draws_as_the_checkpoint_does(
     assert kept.names() == [f"style-{layout}"]
     # A restart: all of it is on the disk.
     again, shelf = Runs(runs.folder), Shelf()
-    value = dict(offered(again, "another model"))[f"style-{layout}"]
+    value = dict(Loras(again, "another model").offered())[f"style-{layout}"]
     base, image = drawn(again, "another model", value, shelf)
     assert drawn(again, "storybook", "first/step-000001", shelf) == [base, image]
     assert base != image
@@ -99,7 +99,7 @@ def test_a_file_of_matrices_is_taken_as_it_is_and_removed_again(kept: Loras, run
     matrices = random_matrices(unet, ATTENTION)
     assert take(kept, "a/../my style.safetensors", save(diffusers(matrices))) == "a_my style"
     assert take(kept, "second.safetensors", save(kohya(matrices))) == "second"
-    assert dict(offered(runs, kept.model)).keys() >= {"a_my style", "second"}
+    assert dict(kept.offered()).keys() >= {"a_my style", "second"}
     assert runs.names() == []  # no run is called so
     kept.remove("second")
     assert kept.names() == ["a_my style"]

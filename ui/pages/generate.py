@@ -22,7 +22,7 @@ from ui.image_request import (
     rewriters,
 )
 from ui.links import CHECKPOINT, STRENGTH, rank_link, said
-from ui.loras import Loras, offered
+from ui.loras import Loras
 from ui.messages import PRIVATE
 from ui.pages.folding import form_heading
 from ui.pages.lora_files import connect, listed, lora_files
@@ -248,13 +248,7 @@ def build(
     """Draw the page inside the current Blocks; `only` is what alone can be ranked in this app."""
     loaded = LoadedModels()
     with gr.Row(elem_classes="page", equal_height=False):
-        with gr.Column(scale=0, min_width=320, elem_classes="side"):
-            form_heading("Draw images", only_narrow=True)
-            form = _form()
-            wrong = gr.HTML(visible=False, padding=False, elem_id="notes")
-            start = gr.Button("Generate", variant="primary", elem_id="generate-button")
-            cancel = gr.Button("Stop", visible=False)
-            files = lora_files()
+        form, wrong, start, cancel, files = _side()
         with gr.Column(scale=1, min_width=320):
             compare = _compare()
             nothing = gr.HTML("", padding=False, elem_id="nothing-to-compare")
@@ -263,13 +257,14 @@ def build(
     proposed = gr.State(proposed_project(TOGETHER, project))
     lists = [form["adapter"], form["rewriter"], *_more(form), form["strengths-0"], place]
     loras = Loras(runs, model)
+    missing = partial(nothing_to_compare, runs, model)
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
         there = gr.Dropdown(choices=projects(store, project))
         asked = request.query_params
         chosen = _choices(runs, model, len(_more(form)), asked=asked.get(CHECKPOINT))
         strength = gr.Slider(value=strength_of(asked.get(STRENGTH)))
-        return *chosen, strength, there, nothing_to_compare(runs, model), listed(loras)
+        return *chosen, strength, there, missing(), listed(loras)
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*values: Any) -> Iterator[tuple[Any, ...]]:
@@ -305,14 +300,7 @@ def build(
     how.input(partial(_proposal, project), [how, proposed], [place, sent, proposed], **PRIVATE)
     sends = partial(_sent, store, shelf, project, only)
     go.click(sends, [compare, how, overlap, place], [sent, place], **PRIVATE)
-    connect(
-        files,
-        [form["adapter"], *_more(form)],
-        nothing,
-        loras=loras,
-        offered=partial(offered, runs, model),
-        missing=partial(nothing_to_compare, runs, model),
-    )
+    connect(files, [form["adapter"], *_more(form)], nothing, loras=loras, missing=missing)
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
 
@@ -337,6 +325,16 @@ def _sent(
     )
 
 
+def _side() -> tuple[dict[str, Component], gr.HTML, gr.Button, gr.Button, gr.HTML]:
+    """The form, what is wrong in it, its two buttons, and the LoRA files."""
+    with gr.Column(scale=0, min_width=320, elem_classes="side"):
+        form_heading("Draw images", only_narrow=True)
+        form = _form()
+        wrong = gr.HTML(visible=False, padding=False, elem_id="notes")
+        start = gr.Button("Generate", variant="primary", elem_id="generate-button")
+        return form, wrong, start, gr.Button("Stop", visible=False), lora_files()
+
+
 def _compare() -> gr.HTML:
     return gr.HTML(
         value=None,
@@ -354,7 +352,7 @@ def nothing_to_compare(runs: Runs, model: str) -> str:
 
     Else empty.
     """
-    if len(offered(runs, model)) > 1:  # the first is the base alone
+    if len(Loras(runs, model).offered()) > 1:  # the first is the base alone
         return ""
     found = runs.all()
     going = any(run.state in TRAINS for run in found)
@@ -381,7 +379,7 @@ def _choices(
 
     That is the one `asked` for, where it is there, or else what the newest run is best used at.
     """
-    base, *steps = offered(runs, model)
+    base, *steps = Loras(runs, model).offered()
     more = [("No other", BASE_ONLY), *steps]
     there = any(value == asked for _, value in steps)
     return (

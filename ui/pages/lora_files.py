@@ -12,9 +12,6 @@ from ui.loras import Loras
 from ui.messages import PRIVATE
 from ui.theme import asset
 
-Offered = Callable[[], list[tuple[str, str]]]
-"""Label and value of everything that can be compared, the base first."""
-
 
 def lora_files() -> gr.HTML:
     """What takes files and lists those that are there."""
@@ -39,7 +36,6 @@ def connect(
     nothing: gr.HTML,
     *,
     loras: Loras,
-    offered: Offered,
     missing: Callable[[], str],
 ) -> None:
     """Let the lists of checkpoints, of which the first has the base, offer what is sent, and no
@@ -47,7 +43,7 @@ def connect(
     """
 
     def drawn(chosen: Sequence[str | None], *, wrong: str = "") -> tuple[Any, ...]:
-        base, *others = offered()
+        base, *others = loras.offered()
         there = {value for _, value in others}
         choices = ([base, *others], *([("No other", BASE_ONLY), *others] for _ in chosen[1:]))
         return (
