@@ -63,7 +63,7 @@ def explain(name: str | None, reward: str, overrides: str) -> tuple[str, str, st
 
 def for_page(error: ImgalignError) -> str:
     """As HTML, with links to the pages on which to do what it says."""
-    return linked(str(error))
+    return linked(said(error))
 
 
 def prospects(runs: Runs, recipe: str | None, reward: str, overrides: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from gradio.components import Component
 
 from imgalign.errors import ImgalignError
 from ui.image_request import BASE_ONLY, LORAS
+from ui.links import said
 from ui.loras import Loras
 from ui.messages import PRIVATE
 from ui.theme import asset
@@ -64,7 +65,7 @@ def connect(
         try:
             loras.remove(str(event.name))
         except ImgalignError as error:
-            return drawn(chosen, wrong=str(error))
+            return drawn(chosen, wrong=said(error))
         return drawn(chosen)
 
     outputs = [files, nothing, *lists]
