@@ -7,6 +7,7 @@ from waited import expect
 
 from ui.form_notes import describe
 
+PAGES = ("rank", "train")  # others take their time to build
 pytestmark = [
     pytest.mark.browser,
     # gradio counts its own calls with options of pandas that pandas is about to drop

@@ -10,6 +10,7 @@ from waited import expect
 
 from imgalign.preferences.store import Store
 
+PAGES = ("rank", "generate")  # others take their time to build
 pytestmark = [
     pytest.mark.browser,
     # gradio counts its own calls with options of pandas that pandas is about to drop

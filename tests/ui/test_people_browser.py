@@ -19,6 +19,7 @@ from imgalign.preferences.store import Store
 
 PASSWORD = "four odd green words"
 
+PAGES = ("rank", "people", "candidates")  # others take their time to build
 pytestmark = [
     pytest.mark.browser,
     # gradio counts its own calls with options of pandas that pandas is about to drop

@@ -14,6 +14,7 @@ from imgalign.errors import InputError
 from imgalign.train.config import TrainConfig
 from ui.builds import Built
 
+PAGES = ("rank", "train", "generate")  # others take their time to build
 pytestmark = [
     pytest.mark.browser,
     # gradio counts its own calls with options of pandas that pandas is about to drop
