@@ -99,7 +99,7 @@ def peers(folder: Path, environments: Path, *, tiny: bool) -> list[Part]:
     """The comparisons with TRL that were recorded, in three turns."""
     known = json.loads((RECORDED / "peers.json").read_text(encoding="utf-8"))
     small = ["--repetitions", 1, "--batches", 1, "--batch", 2, "--steps", 3]
-    small += ["--language-steps", 2, "--ppo-iterations", 2]
+    small += ["--language-steps", 2]
     parts = []
     for name in known:
         sizes = ["--epochs", 2, *(small if tiny else [])]
