@@ -103,6 +103,8 @@ class Planned:
     """Items of the others."""
     makers: dict[str, AnyRow]
     """Of images with a new provenance, by `maker_key`, in the order in which they came."""
+    several: list[str]
+    """Images with a new provenance that may be another maker's as well."""
 
 
 def planned(added: Import) -> Planned:
@@ -150,7 +152,9 @@ def planned(added: Import) -> Planned:
                     order=tuple(group for group in groups if group),
                 )
             )
-    return Planned(judged=judged, item_ids=item_ids, makers=rows)
+    times = Counter(row["image_id"] for row in added.new["provenance"])
+    several = [each for each, number in times.items() if number > 1 or each not in new]
+    return Planned(judged=judged, item_ids=item_ids, makers=rows, several=several)
 
 
 def before(connection: Connection, added: Import) -> Before:
@@ -165,9 +169,9 @@ def before(connection: Connection, added: Import) -> Before:
             .where(rankings.c.annotator_id == out["annotator_id"])
         )
         touched |= set(connection.execute(judged).scalars())
-    item_ids = sorted(touched)
-    found = {row.item_id: row for row in _items(connection, item_ids)}
-    return Before(item_ids=item_ids, items=found, counts=_counts(connection, list(found)))
+    there = touched - {row["item_id"] for row in added.new["item"]}
+    found = {row.item_id: row for row in _items(connection, sorted(there))}
+    return Before(item_ids=sorted(touched), items=found, counts=_counts(connection, list(found)))
 
 
 def count(
@@ -189,7 +193,7 @@ def count(
     if answered:
         connection.execute(ANSWERED, answered)
     number_of = {key: maker_number(connection, row) for key, row in plan.makers.items()}
-    others = plan.item_ids | _items_of(connection, _share(connection, added))
+    others = plan.item_ids | _items_of(connection, _share(connection, plan.several))
     none = (0,) * len(FIELDS)
     records = {row["sequence"]: none for row in added.undone if row["verdict"] == "ranked"}
     records |= _records(connection, others)
@@ -313,14 +317,11 @@ def _as_row(made: tuple[Any, ...]) -> AnyRow:
     return SimpleNamespace(**{column.name: each for column, each in zip(MADE, made, strict=True)})
 
 
-def _share(connection: Connection, added: Import) -> list[str]:
-    """Note images that several made, a new maker among them."""
-    times = Counter(row["image_id"] for row in added.new["provenance"])
-    new = {row["image_id"] for row in added.new["image"]}
-    several = [each for each, number in times.items() if number > 1 or each not in new]
+def _share(connection: Connection, image_ids: Iterable[str]) -> list[str]:
+    """Note which of these images several made."""
     shared = [
         image_id
-        for portion in portions(several)
+        for portion in portions(image_ids)
         for image_id in shared_images(connection, provenances.c.image_id.in_(portion))
     ]
     for image_id in shared:
