@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -272,6 +273,14 @@ def _alembic_config() -> Config:
     return config
 
 
+@cache
+def _revisions() -> tuple[frozenset[str], str | None]:
+    """All that this version knows, and the newest. Reads every migration, so only once."""
+    scripts = ScriptDirectory.from_config(_alembic_config())
+    known = frozenset(script.revision for script in scripts.walk_revisions())
+    return known, scripts.get_current_head()
+
+
 def _pending(connection: Connection, name: str) -> bool:
     """Whether migrations are pending; StoreError for a foreign or a newer schema."""
     tables = inspect(connection).get_table_names()
@@ -283,9 +292,7 @@ def _pending(connection: Connection, name: str) -> bool:
             )
         return True
     current = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
-    scripts = ScriptDirectory.from_config(_alembic_config())
-    known = {script.revision for script in scripts.walk_revisions()}
-    head = scripts.get_current_head()
+    known, head = _revisions()
     unknown = sorted(set(current) - known)
     if unknown:
         raise StoreError(

@@ -26,7 +26,7 @@ from ui.api import rank
 from ui.api.responses import add_error_handlers
 from ui.api.security import Guard
 
-pytestmark = LONG
+pytestmark = [*LONG, pytest.mark.database]
 
 NAMES = ("Ada", "Eve", "ada ", "")
 KEYS = tuple(f"key-000{number}" for number in range(6))

@@ -14,6 +14,14 @@ from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
 
 
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark tests that have a database: they alone are worth a run on a server."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and "url" in item.fixturenames:
+            item.add_marker(pytest.mark.database)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -55,9 +63,9 @@ def provenance() -> Callable[..., Provenance]:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A new database; on the server that IMGALIGN_TEST_POSTGRES names, if there is one."""
-    with new_database(tmp_path) as url:
+    with new_database(tmp_path, tables="store" in request.fixturenames) as url:
         yield url
 
 

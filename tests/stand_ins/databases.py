@@ -13,8 +13,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from imgalign.preferences.database import Database
 
@@ -38,15 +37,24 @@ UNDO_0018 = (
 
 
 @contextmanager
-def new_database(folder: Path) -> Iterator[str]:
-    """The URL of a database without anything in it; one of a server goes at the end."""
+def new_database(folder: Path, *, tables: bool = False) -> Iterator[str]:
+    """The URL of a database without anything in it; one of a server goes at the end.
+
+    With `tables` it may have the newest schema already, as after `make_tables`: on a server a
+    database is made once then, and not twice.
+    """
     server = os.environ.get(SERVER)
     if server is None:
         yield f"sqlite:///{folder / 'imgalign.db'}"
         return
-    name = _make_on(server)
+    name = _make_on(server, template=_migrated_on(server) if tables else None)
+    if tables:
+        _with_tables.add(name)
     yield _at(server, name)
     _tell(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+_with_tables: set[str | None] = set()
 
 
 def make_tables(url: str) -> None:
@@ -56,11 +64,11 @@ def make_tables(url: str) -> None:
     place = make_url(url)
     if place.get_backend_name() == "sqlite":
         Path(place.database or "").write_bytes(_migrated())
-        return
-    server = os.environ[SERVER]
-    template = _migrated_on(server)
-    _tell(server, f"DROP DATABASE {place.database}")
-    _tell(server, f"CREATE DATABASE {place.database} TEMPLATE {template}")
+    elif place.database not in _with_tables:
+        server = os.environ[SERVER]
+        template = _migrated_on(server)
+        _tell(server, f"DROP DATABASE {place.database}")
+        _tell(server, f"CREATE DATABASE {place.database} TEMPLATE {template}")
 
 
 @cache
@@ -79,9 +87,9 @@ def _migrated_on(server: str) -> str:
     return name
 
 
-def _make_on(server: str) -> str:
+def _make_on(server: str, *, template: str | None = None) -> str:
     name = f"test_{uuid.uuid4().hex}"
-    _tell(server, f"CREATE DATABASE {name}")
+    _tell(server, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     return name
 
 
@@ -90,6 +98,13 @@ def _at(server: str, name: str) -> str:
 
 
 def _tell(server: str, statement: str) -> None:
-    engine = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
+    with _server(server).connect() as connection:
         connection.execute(text(statement))
+
+
+@cache
+def _server(url: str) -> Engine:
+    """One connection that stays open: each new one is a process of the server."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", pool_size=1)
+    atexit.register(engine.dispose)
+    return engine

@@ -21,6 +21,8 @@ from imgalign.preferences.checking import check_store
 from imgalign.preferences.issued import item_named
 from imgalign.preferences.store import Store
 
+pytestmark = pytest.mark.database
+
 ROOT = Path(__file__).parents[2]
 NAMES = tuple(f"annotator {number}" for number in range(20))
 BEFORE, DURING = NAMES[:8], NAMES[8:16]
@@ -29,9 +31,9 @@ PATIENCE = 150.0
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """In place of the file of other tests of the app."""
-    with new_database(tmp_path) as url:
+    with new_database(tmp_path, tables="store" in request.fixturenames) as url:
         yield url
 
 
