@@ -246,7 +246,8 @@ def _refuse_misfit(known: Known, kind: str, row: Row, where: str) -> None:
 def _check_candidate(known: Known, row: Row) -> None:
     sample = row["image_id"], row["text_id"]
     if sum(each is not None for each in sample) != 1:
-        raise InputError("candidate: expected either an image_id or a text_id")
+        got = "neither" if row["image_id"] is None else "both"
+        raise InputError(f"candidate: expected either an image_id or a text_id, got {got}")
     if sample in known.samples(row["item_id"]):
         raise InputError("does not fit the lines before it: its item has this sample already")
 

@@ -187,7 +187,7 @@ def test_both_kinds_are_exported_and_imported_whole(
         ("text", {"text": "x" * 20_001}, "expected at most 20000 characters"),
         ("text", {"text_id": "A" * 64}, "text_id: expected a SHA-256"),
         ("item", {"samples": "images"}, "item [0-9a-f]{12} is not what its id says"),
-        ("candidate", {"text_id": None}, "does not fit the lines before it"),
+        ("candidate", {"text_id": None}, "an image_id or a text_id, got neither"),
         ("text_provenance", {"max_new_tokens": -2}, "max_new_tokens: expected a whole number"),
     ],
 )
