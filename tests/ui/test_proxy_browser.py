@@ -101,7 +101,7 @@ def test_behind_a_proxy_with_a_path_every_page_works(
         press(page, "b Enter")
         page.locator(".rk[data-state=empty]").wait_for()
 
-        page.get_by_role("link", name="Train").click()
+        page.get_by_role("link", name="Train", exact=True).click()
         page.locator(".mo-run[data-state=finished]").wait_for()
         expect(page.locator(".mo-run h3")).to_have_text("моя 1")
         page.locator(".mo-samples img").wait_for()
@@ -111,12 +111,14 @@ def test_behind_a_proxy_with_a_path_every_page_works(
         assert taking.value.suggested_filename == "made.zip"
         assert taking.value.path().read_bytes() == b"zip"
 
-        page.get_by_role("link", name="Generate").click()
+        page.get_by_role("link", name="Generate", exact=True).click()
         page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
         page.get_by_label("Prompts").fill("  ")
         page.get_by_role("button", name="Generate", exact=True).click()
         page.get_by_text("write at least one, or pick an example").wait_for()
-        page.get_by_role("link", name="Rank").evaluate("link => link.click()")  # below the message
+        page.get_by_role("link", name="Rank", exact=True).evaluate(
+            "link => link.click()"
+        )  # below the message
         page.locator(".rk[data-state=empty]").wait_for()
         page.goto("about:blank")
     # Gradio names this one with a path from the root, whatever the page's.
