@@ -1,6 +1,5 @@
 """Shared fixtures: real library classes at the smallest size that still has every part."""
 
-import copy
 import os
 import shutil
 import signal
@@ -104,18 +103,12 @@ def tiny_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "pipeline"
 
 
-@pytest.fixture(scope="session")
-def loaded_pipeline(tiny_pipeline_folder: Path) -> StableDiffusionPipeline:
-    """To be copied: loading takes ten times as long."""
+@pytest.fixture
+def tiny_pipeline(tiny_pipeline_folder: Path) -> StableDiffusionPipeline:
+    """A pipeline of its own for each test, on the CPU."""
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-@pytest.fixture
-def tiny_pipeline(loaded_pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
-    """A pipeline of its own for each test, on the CPU."""
-    return copy.deepcopy(loaded_pipeline)
 
 
 @pytest.fixture(scope="session")

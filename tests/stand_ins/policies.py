@@ -1,11 +1,9 @@
 """Every policy, as the contract suite runs it; a new one adds its row."""
 
-import copy
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from imgalign.diffusion.config import FullDiffusionConfig, LoraDiffusionConfig
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
-from imgalign.language.loading import Attention, LanguageModel, load_language_model
+from imgalign.language.loading import load_language_model
 from imgalign.language.policy import LanguagePolicy
 from imgalign.policy import Policy
 
@@ -45,18 +43,11 @@ def walk(folder: Path, **settings: Any) -> RandomWalk:
     return RandomWalk(num_steps=STEPS, last_step_deterministic=True, **settings)
 
 
-@cache
-def _pipeline(folder: Path) -> StableDiffusionPipeline:
-    """To be copied: loading takes ten times as long."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def diffusion(folder: Path, **settings: Any) -> DiffusionPolicy:
     """`computing_in` is the dtype of its network's computation, and no setting."""
     dtype = settings.pop("computing_in", None)
-    pipeline = copy.deepcopy(_pipeline(folder))
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
     fields = {"num_inference_steps": STEPS, "batch_size": 4, **settings}
     kind = FullDiffusionConfig if fields.get("train") == "full" else LoraDiffusionConfig
     config = kind.model_validate(fields)
@@ -73,16 +64,11 @@ def from_adapter(folder: Path, **settings: Any) -> DiffusionPolicy:
     return diffusion(folder, adapter=str(path), **settings)
 
 
-@cache
-def _language_model(folder: Path, attention: Attention) -> LanguageModel:
-    return load_language_model(str(folder), device=torch.device("cpu"), attention=attention)
-
-
 def language(folder: Path, **settings: Any) -> LanguagePolicy:
     """`computing_in` is the dtype of its network's computation, and no setting."""
     dtype = settings.pop("computing_in", None)
-    attention: Attention = settings.get("attention", "sdpa")
-    loaded = copy.deepcopy(_language_model(folder, attention))
+    attention = settings.get("attention", "sdpa")
+    loaded = load_language_model(str(folder), device=torch.device("cpu"), attention=attention)
     # Two texts in a pass, so that four images or texts are more than one pass of every policy.
     fields = {"max_new_tokens": STEPS, "batch_size": 2, **settings}
     kind = FullLanguageConfig if fields.get("train") == "full" else LoraLanguageConfig
