@@ -5,7 +5,7 @@ PEP 484 says so and mypy agrees; beartype does not by default.
 The hook decorates each function with `jaxtyping.jaxtyped`, with which small ones take twenty times
 as long: it binds the arguments, keeps the sizes of axes, and checks twice. From the import of this
 module on, that is left to what has arrays in its annotations, or names in quotes, which jaxtyping
-looks up; beartype alone checks the same of all others.
+looks up; beartype alone checks the same of all others, and raises the same kind of error.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from typing import Any, ForwardRef, Literal, get_args, get_origin
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError))
 with_axes: Callable[..., Any] = jaxtyping.jaxtyped
 
 
@@ -28,8 +28,9 @@ def checked(given: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     if inspect.isfunction(given) and not _has_arrays(given):
         return typechecker(given)
     if inspect.isclass(given) and is_dataclass(given) and not _has_arrays(given.__init__):
-        given.__init__ = typechecker(given.__init__)  # type: ignore[method-assign]
-        return given
+        kind: Any = given
+        kind.__init__ = typechecker(kind.__init__)
+        return kind
     return with_axes(given, typechecker=typechecker)
 
 
@@ -47,4 +48,5 @@ def _names_one(annotation: Any) -> bool:
     return isinstance(annotation, str | ForwardRef) or any(map(_names_one, get_args(annotation)))
 
 
-jaxtyping.jaxtyped = checked  # type: ignore[assignment]
+hook: Any = jaxtyping
+hook.jaxtyped = checked

@@ -13,7 +13,6 @@ import fastapi
 import gradio as gr
 import httpx
 import pytest
-from beartype.roar import BeartypeCallHintViolation
 from gradio.context import LocalContext
 from gradio_events import sent, told
 from served_app import built, served
@@ -46,10 +45,7 @@ FOR_ADMINS = {
     },
 }
 """Functions of events that leads may not use, by page."""
-OF_NOTHING = (
-    *(AttributeError, TypeError, KeyError, ValueError, UserWarning),
-    BeartypeCallHintViolation,
-)
+OF_NOTHING = (AttributeError, TypeError, KeyError, ValueError, UserWarning)
 """What comes of values that no page sends, where an event was let through to its function; gradio's
 warnings to people are errors in tests."""
 QUIET = {("train", "open_page"), ("train", "explain_now"), ("learn", "explain_now")}

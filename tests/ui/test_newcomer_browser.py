@@ -1,16 +1,14 @@
 """What the app tells somebody who has nothing yet: what to do, and where in the app."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_runs import write_finished
 from served_app import served
 from waited import expect
 
-from imgalign.config import dump_config, find_config, load_config
-from imgalign.train.config import TrainConfig
 from ui.heading import PAGES as ALL
 from ui.links import in_the_app, linked
 from ui.pages import generate
@@ -23,17 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
 COMMAND = "imgalign ui --database sqlite:///demo/imgalign.db --runs demo"
-
-
-def write_finished(folder: Path) -> None:
-    """A run that has ended with a LoRA."""
-    (folder / "step-000006").mkdir(parents=True)
-    (folder / "step-000006" / "pytorch_lora_weights.safetensors").touch()
-    status = {"state": "finished", "pid": 1, "step": 6, "total": 6}
-    (folder / "status.json").write_text(json.dumps(status))
-    (folder / "metrics.jsonl").write_text("")
-    settings = load_config(TrainConfig, find_config(Path("storybook_dpo")))
-    dump_config(settings, folder / "config.yaml")
 
 
 def test_no_page_sends_anybody_to_a_terminal(

@@ -1,15 +1,12 @@
 """The Tab key goes the way the eye does: down the page, at any width."""
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_runs import write_finished
 from waited import expect
-
-from imgalign.config import dump_config, find_config, load_config
-from imgalign.train.config import TrainConfig
 
 pytestmark = [
     pytest.mark.browser,
@@ -38,14 +35,7 @@ FILLED = {
 def work(here: Path, add_items: Any) -> None:
     """A queue, and a run that has ended."""
     add_items(2)
-    folder = here / "runs" / "mine"
-    (folder / "step-000006").mkdir(parents=True)
-    (folder / "step-000006" / "pytorch_lora_weights.safetensors").touch()
-    status = {"state": "finished", "pid": 1, "step": 6, "total": 6}
-    (folder / "status.json").write_text(json.dumps(status))
-    (folder / "metrics.jsonl").write_text("")
-    settings = load_config(TrainConfig, find_config(Path("storybook_dpo")))
-    dump_config(settings, folder / "config.yaml")
+    write_finished(here / "runs" / "mine")
 
 
 def tabbed(page: Any) -> list[tuple[float, float, str]]:
