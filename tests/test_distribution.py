@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,9 +43,10 @@ def declared(requirements: Iterable[str]) -> set[str]:
 def imported(*folders: str) -> dict[str, Path]:
     """Distributions that the modules of a folder import, anywhere in them, and one that does.
 
-    A script finds the modules beside it, so these are none.
+    A script finds the modules beside it, so these are none, and those that others point it to.
     """
-    stand_ins = {path.stem for path in (ROOT / "tests" / "stand_ins").glob("*.py")}
+    modules_of = ("tests/stand_ins", "benchmarks/peers")
+    shared = {path.stem for each in modules_of for path in (ROOT / each).glob("*.py")}
     found = {}
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -56,7 +58,7 @@ def imported(*folders: str) -> dict[str, Path]:
                 continue
             for package in {module.partition(".")[0] for module in modules}:
                 is_sibling = path.with_name(f"{package}.py").is_file()
-                if package not in {*OURS, *stand_ins, *sys.stdlib_module_names} and not is_sibling:
+                if package not in {*OURS, *shared, *sys.stdlib_module_names} and not is_sibling:
                     found[normal(DISTRIBUTIONS.get(package, package))] = path
     return found
 
@@ -74,6 +76,13 @@ def test_what_tests_and_benchmarks_import_is_declared():
     known = declared([*PROJECT["dependencies"], *optional["test"], *optional["mutants"]])
     for name, path in imported("tests", "benchmarks").items():
         assert name in known, f"{path} imports {name}: declare it for the tests in pyproject.toml"
+
+
+def test_a_benchmark_and_what_tests_share_never_have_the_same_name():
+    """Tests import both: the second of that name would be the first."""
+    folders = ("benchmarks", "tests/stand_ins")
+    names = Counter(path.stem for each in folders for path in (ROOT / each).glob("*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_lowest_versions_that_are_tested_are_the_lower_bounds_of_what_is_declared():

@@ -123,9 +123,14 @@ class Processes:
         with self._stopping:
             launch = self.launched(name)
             if launch is None or not launch.alive:
-                cure = "whoever started it can stop it" if launch is None else "reload the page"
-                state = "not started by this app" if launch is None else "has ended already"
-                raise InputError(f"{what}: {state}; {cure}")
+                if launch is None:
+                    raise InputError(
+                        f"{what}: not started by this app; whoever started it can stop it"
+                    )
+                raise InputError(
+                    f"{what}: what this app started has ended already; reload the page. "
+                    "If it runs, whoever started it can stop it"
+                )
             try:
                 self._stop_path(name).touch(exist_ok=False)
             except FileExistsError:

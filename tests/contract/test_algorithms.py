@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from algorithms import ALGORITHMS, algorithm_config
+from algorithm_rows import ALGORITHMS, algorithm_config
 from batches import PROMPTS, batch_of, regroup
 from contract_rows import (
     OF_POLICY_GRADIENT,

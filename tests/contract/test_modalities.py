@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from algorithms import algorithm_config
+from algorithm_rows import algorithm_config
 from contract_rows import losses
 from policies import KINDS, STEPS
 from ranked_batches import FIXED, RANKS, ranked

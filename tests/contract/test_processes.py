@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from algorithms import ALGORITHMS, DRAWN, GIVEN, algorithm_config
+from algorithm_rows import ALGORITHMS, DRAWN, GIVEN, algorithm_config
 from batches import Batch, batch_of, cut
 from contract_rows import (
     SAMPLING,

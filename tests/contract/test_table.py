@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from algorithms import ALGORITHMS, algorithm_config
+from algorithm_rows import ALGORITHMS, algorithm_config
 
 from imgalign.algorithms.choice import AlgorithmConfig
 from imgalign.algorithms.critic import CriticConfig
@@ -36,7 +36,7 @@ def test_the_table_has_every_kind_of_algorithm_baseline_kl_weighting_and_data():
     # A critic starts as a reward model, which the table does not have: algorithms/test_critic.py.
     missing = kinds(AlgorithmConfig) - {CriticConfig} - tried
     names = sorted(kind.__name__ for kind in missing)
-    assert not names, f"add rows to ALGORITHMS of tests/stand_ins/algorithms.py: {names}"
+    assert not names, f"add rows to ALGORITHMS of tests/stand_ins/algorithm_rows.py: {names}"
     of = {"supervised, given images": ImagesConfig, "dpo, given rankings": RankingsConfig}
     sources = {of.get(name, RolloutsConfig) for name in ALGORITHMS}
     # Through the sources of RankingsConfig and ImagesConfig.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import ALGORITHMS
+from algorithm_rows import ALGORITHMS
 from broken_numbers import BrokenWalk
 from fault_counts import LONG, repeated
 from random_walk import Brightness, walk_data_for, walk_settings

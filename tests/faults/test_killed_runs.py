@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from algorithms import ALGORITHMS
+from algorithm_rows import ALGORITHMS
 from fault_counts import LONG, Faults, repeated
 from forked_runs import RunServer
 from language_runs import language_settings, write_talker

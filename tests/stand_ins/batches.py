@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from algorithms import GIVEN
+from algorithm_rows import GIVEN
 from PIL import Image
 from random_walk import Brightness
 from torch import Tensor

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import torch
-from algorithms import ALGORITHMS, GIVEN, algorithm_config
+from algorithm_rows import ALGORITHMS, GIVEN, algorithm_config
 from batches import Batch
 from policies import KINDS
 from random_walk import RandomWalk

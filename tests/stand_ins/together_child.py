@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from algorithms import ALGORITHMS, DRAWN, algorithm_config
+from algorithm_rows import ALGORITHMS, DRAWN, algorithm_config
 from batches import batch_for, cut
 from policies import KINDS as POLICIES
 from policies import Models, move_weights

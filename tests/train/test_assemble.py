@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from algorithms import ALGORITHMS, algorithm_config
+from algorithm_rows import ALGORITHMS, algorithm_config
 from random_walk import RandomWalk
 from safetensors.torch import load_file
 from tiny_language import CONTEXT, LETTERS, TEMPLATE, build_tokenizer, write_language_model

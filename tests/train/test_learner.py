@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from algorithms import algorithm_config
+from algorithm_rows import algorithm_config
 from broken_numbers import BrokenWalk
 from random_walk import Brightness, RandomWalk
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from algorithms import ALGORITHMS
+from algorithm_rows import ALGORITHMS
 from language_runs import language_settings, start_language, write_talker
 from random_walk import Brightness, RandomWalk, walk_data_for, walk_settings
 from tiny_language import CONTEXT

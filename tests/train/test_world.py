@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from algorithms import ALGORITHMS, algorithm_config
+from algorithm_rows import ALGORITHMS, algorithm_config
 from random_walk import Brightness, RandomWalk, walk_data, walk_data_for, walk_settings
 from torch import Tensor
 from walk_batches import sample

@@ -3,6 +3,7 @@ something has changed.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from sqlalchemy import event
 from waited import expect
 
+import ui.pulse
 from imgalign.preferences.store import Store
 from imgalign.runs.status import process_birth
 from ui.batches import Batches
@@ -141,8 +143,9 @@ def test_what_others_rank_is_seen_a_little_later_where_it_is_told(
 @pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated")
 @pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
 def test_a_page_at_rest_sends_no_event_and_draws_nothing_until_something_changes(
-    page: Any, address: str, here: Path
+    page: Any, address: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ui.pulse, "ANYWAY_SECONDS", math.inf)
     folder = here / "runs" / "mine"
     folder.mkdir(parents=True)
     write_status(folder, state="stopped")
@@ -155,7 +158,7 @@ def test_a_page_at_rest_sends_no_event_and_draws_nothing_until_something_changes
     page.wait_for_function("() => document.querySelector('[data-pulse]').dataset.mark")
     with page.expect_response("**/api/alive**"):  # what the first one asked for is there
         pass
-    page.wait_for_function("() => !document.querySelector('.generating, .pending')")
+    page.wait_for_function("() => !document.querySelector('.generating, .pending, .progress-text')")
     events.clear()
     page.evaluate("""() => {
       window.drawn = [];

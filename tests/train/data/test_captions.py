@@ -4,7 +4,7 @@ on with the images that it began with, wherever they lie."""
 import logging
 
 import pytest
-from algorithms import ALGORITHMS, GIVEN
+from algorithm_rows import ALGORITHMS, GIVEN
 from random_walk import walk_settings
 from walk_runs import start
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from algorithms import ALGORITHMS, GIVEN
+from algorithm_rows import ALGORITHMS, GIVEN
 from random_walk import Brightness, RandomWalk, walk_settings
 from walk_runs import measured, start, weights
 from worlds import in_two
