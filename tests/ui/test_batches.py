@@ -161,7 +161,7 @@ def test_what_was_sent_is_kept_until_it_is_queued(batches: Batches):
 def test_who_stops_a_batch_that_has_ended_is_told_so_and_not_to_use_a_terminal(batches: Batches):
     name = batches.launch(wanted("a fox"))
     ended(batches, name)
-    with pytest.raises(InputError, match="^batch-1: what this app started has ended already; reload"):
+    with pytest.raises(InputError, match=r"^batch-1: what this app started has ended already"):
         batches.stop(name)
     batches.processes.file(name).unlink()
     with pytest.raises(InputError, match="not started by this app; whoever started it can stop it"):
