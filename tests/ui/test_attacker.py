@@ -18,7 +18,8 @@ from urllib.parse import quote
 import fastapi
 import gradio as gr
 import pytest
-from attempts import AS_ANNOTATOR, ATTEMPTS, FORMULA, JSON, SCRIPT, Attempt, fill
+from attempt import JSON, SCRIPT, Attempt
+from attempts import AS_ANNOTATOR, ATTEMPTS, FORMULA, fill
 from served_app import built
 from served_routes import pattern, reachable_routes
 from sqlalchemy import func, select
