@@ -3,11 +3,11 @@
     python benchmarks/bench.py
     python benchmarks/bench.py --only ceiling cost-images --results runs/other
 
-Runs one part after the other (bench_parts.py) and writes what each measures into `--results`, never
-over what is recorded in benchmarks/results. What is there already, of the same command, hardware
-and versions, is not measured again, so that it can be stopped and goes on. At the end a page,
-bench.md, has the tables, and each figure beside the recorded one. Before all is measured nothing
-large is imported: see cost_points.py.
+Runs the parts (bench_parts.py), two at once where each has one thread, and writes what they measure
+into `--results`, never over what is recorded in benchmarks/results. What is there already, of the
+same command, hardware and versions, is not measured again, so that it can be stopped and goes on.
+At the end a page, bench.md, has the tables, and each figure beside the recorded one. Before all is
+measured nothing large is imported: see cost_points.py.
 """
 
 import argparse
@@ -29,6 +29,8 @@ Facts: TypeAlias = dict[str, Any]
 
 DONE = "bench.json"
 ONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+CORES = 2
+"""That are kept busy."""
 STOPPED, PATIENCE = 130, 60
 """Exit code, and seconds that a part has to end by itself."""
 
@@ -63,36 +65,39 @@ class Done:
         unfinished.replace(self.file)
 
 
-def run(part: Part, log: Path) -> int:
-    """The exit code of a part; what it says goes into a file."""
-    with log.open("ab") as said:
-        process = subprocess.Popen(
-            part.command,
-            cwd=ROOT,
-            env=os.environ | ONE,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that what it has started itself can be stopped with it
-        )
+class Running:
+    """A part at work; what it says goes into a file."""
+
+    def __init__(self, part: Part, log: Path) -> None:
+        self.part, self.log, self.began = part, log, time.monotonic()
+        with log.open("ab") as said:
+            self.process = subprocess.Popen(
+                part.command,
+                cwd=ROOT,
+                env=os.environ | ONE,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that what it has started can be stopped with it
+            )
+
+    def sends(self, number: int) -> bool:
+        """Send a signal to it and to what it has started; False where nobody is left."""
+        self.process.poll()  # else it stays in the group as long as nobody asks how it ended
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            stop(process)
-            raise
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a part and all that it has started, by force what takes long: a run may be saving."""
+def stop(parts: Sequence[Running]) -> None:
+    """End parts and all that they have started, by force what takes long: a run may be saving."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            until = time.monotonic() + PATIENCE
-            while time.monotonic() < until:
-                process.poll()  # else it stays in the group as long as nobody asks how it ended
-                os.killpg(process.pid, 0)
-                time.sleep(0.1)
-        except ProcessLookupError:  # nobody is left
-            return
+        until = time.monotonic() + PATIENCE
+        left = [each for each in parts if each.sends(number)]
+        while left and time.monotonic() < until:
+            time.sleep(0.1)
+            left = [each for each in left if each.sends(0)]
 
 
 def last_line(log: Path) -> str:
@@ -106,34 +111,87 @@ def about(minutes: float) -> str:
     return f"about {minutes:.0f} minutes" if minutes > 1.5 else "about a minute"
 
 
+class Turns:
+    """Which of the parts that are missing is next, and how long all of them will take."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.waiting = list(parts)
+        self.running: list[Running] = []
+        self.failed: list[str] = []
+        self._took = self._expected = 0.0
+
+    def next_part(self) -> Part | None:
+        """One that has its cores, its lane and what it needs; None while there is none."""
+        own = [each.part for each in self.running]
+        free = CORES - sum(part.cores for part in own)
+        lanes = {part.lane for part in own if part.lane}
+        missing = {part.name for part in [*own, *self.waiting]}
+        for part in self.waiting:
+            if part.cores <= free and part.lane not in lanes and part.needs not in missing:
+                return part
+        return None
+
+    def minutes(self, parts: Sequence[Part]) -> float:
+        """Of this machine, by those of the table and the parts that are through."""
+        pace = self._took / self._expected if self._expected else 1.0
+        return pace * sum(part.minutes * part.cores for part in parts) / CORES
+
+    def left(self) -> float:
+        """Minutes of all that waits or runs."""
+        now = time.monotonic()
+        at_work = [each.part for each in self.running]
+        passed = [(now - each.began) / 60 * each.part.cores / CORES for each in self.running]
+        return max(0.0, self.minutes([*self.waiting, *at_work]) - sum(passed))
+
+    def ended(self, one: Running) -> None:
+        """Learn how fast this machine is from a part that is through."""
+        self._took += (time.monotonic() - one.began) / 60
+        self._expected += one.part.minutes
+
+
 def measure(parts: Sequence[Part], folder: Path, done: Done) -> list[str]:
     """Run the parts that are missing; the names of those that could not be measured."""
-    left = [part for part in parts if not done.has(part)]
-    if len(left) < len(parts):
-        say(f"{len(parts) - len(left)} of {len(parts)} parts are in {folder} and stay as they are")
-    failed: list[str] = []
-    took, expected = 0.0, 0.0
-    for number, part in enumerate(left, start=1):
-        pace = took / expected if expected else 1.0  # minutes of this machine for one of the table
-        own, rest = (
-            pace * sum(each.minutes for each in some) for some in ([part], left[number - 1 :])
-        )
-        say(f"[{number}/{len(left)}] {part.name}: {part.measures}")
-        if part.needs in failed:
-            say(f"  left out: {part.needs} is missing")
-            failed.append(part.name)
-            continue
-        say(f"  {about(own)}; {about(rest)} left in all")
-        log, began = folder / f"{part.name}.log", time.monotonic()
-        if code := run(part, log):
-            say(f"  failed with {code}: {last_line(log)} (all of it in {log})")
-            failed.append(part.name)
-            continue
-        seconds = time.monotonic() - began
-        took, expected = took + seconds / 60, expected + part.minutes
-        done.add(part, seconds)
-        say(f"  took {seconds / 60:.1f} minutes")
-    return failed
+    turns = Turns([part for part in parts if not done.has(part)])
+    if (count := len(turns.waiting)) < len(parts):
+        say(f"{len(parts) - count} of {len(parts)} parts are in {folder} and stay as they are")
+    try:
+        while turns.waiting or turns.running:
+            for one in turns.running[:]:
+                if one.process.poll() is not None:
+                    turns.running.remove(one)
+                    finish(one, turns, done)
+            while (part := turns.next_part()) is not None:
+                turns.waiting.remove(part)
+                begin(part, turns, folder, f"{count - len(turns.waiting)}/{count}")
+            time.sleep(0.1)
+    finally:
+        stop(turns.running)
+    return turns.failed
+
+
+def begin(part: Part, turns: Turns, folder: Path, number: str) -> None:
+    """Start a part, unless what it needs is missing."""
+    say(f"[{number}] {part.name}: {part.measures}")
+    if part.needs in turns.failed:
+        say(f"  left out: {part.needs} is missing")
+        turns.failed.append(part.name)
+        return
+    turns.running.append(Running(part, folder / f"{part.name}.log"))
+    own = turns.minutes([part]) * CORES / part.cores
+    say(f"  {about(own)}; {about(turns.left())} left in all")
+
+
+def finish(one: Running, turns: Turns, done: Done) -> None:
+    """Say how a part ended, and remember it."""
+    name, code = one.part.name, one.process.returncode
+    if code:
+        say(f"  {name} failed with {code}: {last_line(one.log)} (all of it in {one.log})")
+        turns.failed.append(name)
+        return
+    seconds = time.monotonic() - one.began
+    turns.ended(one)
+    done.add(one.part, seconds)
+    say(f"  {name} took {seconds / 60:.1f} minutes")
 
 
 def main() -> int:

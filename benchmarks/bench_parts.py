@@ -1,7 +1,7 @@
 """The parts of `make bench`: each table of docs/benchmarks.md in a short form.
 
-Minutes are those of two cores of an AMD EPYC with nothing beside them. `tiny` is the same command
-at a size that only shows that it starts and ends. Left out: the order of what happens (bench.py).
+Minutes are those of cores of an AMD EPYC with AVX-512. `tiny` is the same command at a size that
+only shows that it starts and ends. Left out: the order of what happens (bench.py).
 """
 
 import json
@@ -25,6 +25,10 @@ class Part:
     command: Sequence[str]
     needs: str = ""
     """The part without whose results this one has nothing to begin with."""
+    cores: int = 1
+    """That it keeps busy, or that it has to itself because it measures by the clock."""
+    lane: str = ""
+    """Parts of one lane write into one file, and never at once."""
 
 
 def parts_of(folder: Path, environments: Path, *, tiny: bool = False) -> list[Part]:
@@ -63,21 +67,21 @@ def limits(folder: Path, *, tiny: bool) -> list[Part]:
 
 
 COSTS = (
-    ("start", (1,), 0.6, "what starting takes"),
-    ("images", (8, 32), 4.0, "an iteration by its images"),
-    ("steps", (5, 20), 4.3, "an iteration by its denoising steps"),
-    ("k", (2, 9), 2.8, "an iteration by images of a ranking"),
-    ("rankings", (1_000, 30_000), 2.0, "the store by its rankings"),
-    ("annotators", (1, 100), 5.0, "the server by its annotators"),
-    ("processes", (1, 2), 4.3, "an iteration by processes that share it"),
+    ("start", (1,), 0.6, 2, "what starting takes"),
+    ("images", (8, 16), 2.4, 1, "an iteration by its images"),
+    ("steps", (5, 10), 2.6, 1, "an iteration by its denoising steps"),
+    ("k", (2, 9), 2.8, 1, "an iteration by images of a ranking"),
+    ("rankings", (1_000, 30_000), 2.0, 1, "the store by its rankings"),
+    ("annotators", (1, 100), 5.0, 2, "the server by its annotators"),
+    ("processes", (1, 2), 4.3, 2, "an iteration by processes that share it"),
 )
-"""Axis, ends of it that were recorded, minutes of three turns, and what is measured."""
+"""Axis, two of its recorded points, minutes of three turns, cores, and what is measured."""
 
 
 def costs(folder: Path, *, tiny: bool) -> list[Part]:
     """Cost curves at two points, three turns each."""
     parts = []
-    for axis, points, minutes, measures in COSTS:
+    for axis, points, minutes, cores, measures in COSTS:
         own = ["--axes", axis, "--points", *(points[:1] if tiny else points)]
         own += ["--repetitions", 1 if tiny else 3, "--beside", "nothing, in make bench"]
         kept = ["--folder", folder / "stores", "--results", folder / "cost_curves.json"]
@@ -87,6 +91,8 @@ def costs(folder: Path, *, tiny: bool) -> list[Part]:
                 measures=f"cost curves: {measures}",
                 minutes=minutes,
                 command=script("cost_curves", *own, *kept),
+                cores=cores,
+                lane="cost curves",
             )
         )
     return parts
@@ -131,12 +137,13 @@ def taste(folder: Path, environments: Path, *, tiny: bool) -> list[Part]:
         Part(
             name="rewards",
             measures="rewards of three demos, for the next part; nothing is measured",
-            minutes=3.0,
+            minutes=1.5,
             command=script(
                 "demo_rewards",
                 *(folder / "demos", "--jobs", 2, "--seeds", *seeds),
-                *(["--prompts", 24] if tiny else []),
+                *("--prompts", 24 if tiny else 96),
             ),
+            cores=2,
         ),
         Part(
             name="taste",
@@ -144,5 +151,6 @@ def taste(folder: Path, environments: Path, *, tiny: bool) -> list[Part]:
             minutes=9.0,
             needs="rewards",
             command=script("time_to_taste", *demos, *short, "--jobs", 2, *where),
+            cores=2,
         ),
     ]

@@ -11,6 +11,7 @@ other peers, and prints a table. Left out: what a side does (peers/).
 """
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -198,9 +200,23 @@ COMPARISONS: Mapping[str, Callable[[argparse.Namespace, Path], list[Side]]] = {
 """The sides of each, the peer first, from the settings asked for and a folder for models."""
 
 
+@contextmanager
+def waiting_for(file: Path) -> Iterator[None]:
+    """Alone at a file until the end, after whoever else is at it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f".{file.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def python_of(name: str, environments: Path) -> Path:
     """The interpreter of a peer's environment, which is built where it is not complete."""
-    folder = environments / name
+    with waiting_for(environments / name):
+        return built(name, environments / name)
+
+
+def built(name: str, folder: Path) -> Path:
+    """The interpreter of an environment, made anew unless it has what is wanted."""
     python, done = folder / "bin" / "python", folder / "installed"
     packages = " ".join(ENVIRONMENTS[name])
     if not done.is_file() or done.read_text(encoding="utf-8") != packages:
@@ -308,16 +324,16 @@ def range_of(value: Facts) -> str:
 
 def record(file: Path, name: str, rows: Sequence[Facts], repetitions: int) -> None:
     """Write one comparison, and leave the others in the file as they are."""
-    known: Facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    known[name] = {
-        "command": " ".join(["python", *map(named, f"benchmarks/{command_line()}".split())]),
-        "hardware": hardware(),
-        "versions": library_versions(),
-        "repetitions": repetitions,
-        "sides": list(rows),
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    with waiting_for(file):
+        known: Facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known[name] = {
+            "command": " ".join(["python", *map(named, f"benchmarks/{command_line()}".split())]),
+            "hardware": hardware(),
+            "versions": library_versions(),
+            "repetitions": repetitions,
+            "sides": list(rows),
+        }
+        file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
