@@ -4,7 +4,7 @@ A row is one state of a page, in one of the folders of `app_folders.py`.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -55,6 +55,14 @@ def show_page(page: Any, address: str, folder: Folder, *, name: str, full: bool)
         page.locator(".co-cell img").nth(15).wait_for()
     if full and name in COME:
         page.locator(COME[name]).first.wait_for()
+    page.wait_for_function("() => !document.querySelector('.progress-text, .ct-wait')")
+
+
+def press(page: Any, keys: Iterable[str]) -> None:
+    """Press keys as somebody does who has seen what is judged."""
+    for key in keys:
+        page.wait_for_function("() => !document.querySelector('.rk-tile[aria-busy=true]')")
+        page.keyboard.press(key)
 
 
 def name_oneself(page: Any) -> None:
@@ -72,11 +80,10 @@ def show_rank(page: Any, key: str | None = None, *, full: bool = True) -> None:
     page.locator(".rk-guide[open]").wait_for()
     page.keyboard.press("Escape")
     if key == "h":  # something to be listed
-        for press in keys_of(((2,), (0,), (1,), (3,)), 4):
-            page.keyboard.press(press)
+        press(page, keys_of(((2,), (0,), (1,), (3,)), 4))
         page.locator(".rk-count", has_text=re.compile("^[1-9]")).wait_for()
-    for press in keys_of(((2,), (0,)), 4)[:-1]:
-        page.keyboard.press(press)
+    press(page, keys_of(((2,), (0,)), 4)[:-1])
+    page.locator(".rk-tile .rk-rank", has_text="2nd").wait_for()
     if key is not None:
         page.keyboard.press(key)
         page.locator("dialog[open]").wait_for()
@@ -166,8 +173,7 @@ def show_lost_vote(page: Any, address: str, folder: Folder) -> None:
     page.locator(".rk-tile img").last.wait_for()
     page.wait_for_timeout(2500)
     page.context.set_offline(True)
-    for press in ("2", "4", "Enter"):
-        page.keyboard.press(press)
+    press(page, ("2", "4", "Enter"))
     page.locator(".rk-alert").wait_for()
 
 
