@@ -23,6 +23,11 @@ RANKED_ALSO = {"pairs": PAIRS, "likes": LIKES, "texts": TEXTS}
 COME = {"train": ".mo-samples img", "results": ".duel", "candidates": ".ba-set img"}
 """What is waited for, on pages where it comes late."""
 
+NOTHING_PLACED = (
+    "() => [...document.querySelectorAll('.rk-tile .rk-rank')].every((r) => !r.innerText)"
+)
+"""The next set is there."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -82,6 +87,7 @@ def show_rank(page: Any, key: str | None = None, *, full: bool = True) -> None:
     if key == "h":  # something to be listed
         press(page, keys_of(((2,), (0,), (1,), (3,)), 4))
         page.locator(".rk-count", has_text=re.compile("^[1-9]")).wait_for()
+        page.wait_for_function(NOTHING_PLACED)
     press(page, keys_of(((2,), (0,)), 4)[:-1])
     page.locator(".rk-tile .rk-rank", has_text="2nd").wait_for()
     if key is not None:

@@ -207,6 +207,7 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         people=accounts,
         files=security.FILES,
         prefix=settings.root_path,
+        rank=settings.root == "rank",
         required=settings.accounts,
         out_of_order=asset("out_of_order.html"),
     )

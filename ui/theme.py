@@ -154,6 +154,8 @@ ORDERED = ("monitor.js", "people.js")
 """Those of pages whose parts change places on a narrow screen, by order.js."""
 TAKING = ("monitor.js",)
 """Scripts in which files are taken home that the app writes, by taking.js."""
+SENDING = ("loras.js", "rankings.js", "upload.js")
+"""Scripts in which files of this computer are sent, by files.js."""
 
 
 def asset(name: str) -> str:
@@ -164,6 +166,7 @@ def asset(name: str) -> str:
         *(("pixels.js",) if name in LOOKING else ()),
         *(("order.js",) if name in ORDERED else ()),
         *(("taking.js",) if name in TAKING else ()),
+        *(("files.js",) if name in SENDING else ()),
         name,
     )
     folder = files("ui") / "assets"

@@ -5,6 +5,7 @@ and '-', in one flat folder. Sizes and counts are bounded, those inside of archi
 an image is checked where it is read (`imgalign candidates --from`).
 """
 
+import hashlib
 import lzma
 import re
 import secrets
@@ -33,6 +34,8 @@ MOST_BYTES = 2 * 2**30
 """Of one upload."""
 LONGEST_NAME = 60
 """Characters, of up to four bytes: file systems take 255 bytes."""
+DIGITS = 12
+"""Of a digest within a name."""
 PART = ".part"
 DAY = 24 * 3600.0
 
@@ -69,7 +72,7 @@ class Uploads:
         try:
             if PurePosixPath(name).suffix.lower() == ".zip":
                 return self._unpack(folder, name, part)
-            known = folder / safe_name(name)
+            known = folder / own_name(name)
             if known.is_file() and cmp(part, known, shallow=False):
                 return int(_is_image(known.name))  # sent again, where the answer was lost
             target = folder / self._free_name(folder, name)
@@ -118,7 +121,7 @@ class Uploads:
 
     def _free_name(self, folder: Path, name: str) -> str:
         """What a file is called here; InputError for another kind, or for a name that is taken."""
-        safe = safe_name(name)
+        safe = own_name(name)
         suffix = PurePosixPath(safe).suffix.lower()
         if suffix not in IMAGES | BESIDE:
             raise InputError(
@@ -155,6 +158,21 @@ def safe_name(name: str) -> str:
     flat = "_".join(re.sub(r"[^\w .-]", "_", part) for part in parts if part)
     stem, dot, suffix = flat.rpartition(".")
     return f"{stem[:LONGEST_NAME].strip('. ') or 'image'}.{suffix}" if dot else flat[:LONGEST_NAME]
+
+
+def own_name(name: str) -> str:
+    """A safe name that no other file has: where letters were lost, a digest stands for them.
+
+    A file and the text beside it, of the same name but for what follows the last dot, keep one.
+    """
+    safe = safe_name(name)
+    whole, dot, _ = unicodedata.normalize("NFC", name).rpartition(".")
+    flat = re.sub(r"[/\\]", "_", whole)
+    if not dot or (len(flat) <= LONGEST_NAME and re.fullmatch(r"[\w .-]*", flat)):
+        return safe
+    stem, _, suffix = safe.rpartition(".")
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+    return f"{stem[: LONGEST_NAME - DIGITS - 1]}-{digest}.{suffix}"
 
 
 def shown_name(name: str) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from gradio.context import LocalContext
 from gradio_events import sent, told
 from served_app import built, served
+from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
 from imgalign.preferences.accounts import Account, Accounts, Role
@@ -190,6 +192,17 @@ def said_of(client: httpx.Client, event: dict[str, Any]) -> str:
     session = f"session-{event['id']}"
     asked = sent(client, event, [None] * len(event["inputs"]), session=session)
     return told(client, session=session) if asked.status_code == 200 else f"{asked.status_code}"
+
+
+def test_the_page_at_the_root_is_for_annotators_only_where_they_rank_there(
+    store: Store, people: Accounts, settings: Settings
+) -> None:
+    known = {"name": "Ann", "password": PASSWORD}
+    for pages, status in ((("candidates", "people"), 403), (("people", "rank"), 200)):
+        app = built(replace(settings, pages=pages), store)
+        client = TestClient(app, base_url=settings.address)
+        assert client.post("/api/login", json=known).status_code == 200
+        assert client.get("/", headers={"Accept": "text/html"}).status_code == status
 
 
 def test_sessions_decide_what_the_events_of_a_browser_do(

@@ -189,6 +189,61 @@ def test_images_are_sent_from_the_browser_to_a_project_of_their_own(
     assert store.counts("Ada", project="colours").left == 1
 
 
+DROPPED = """(names) => {
+  const input = document.querySelector(".drop input");
+  const unread = (name) => ({ name, slice: () => ({ arrayBuffer: () => Promise.reject() }) });
+  Object.defineProperty(input, "files", { value: names.map(unread), configurable: true });
+  input.dispatchEvent(new Event("change"));
+  delete input.files;
+}"""
+"""Chooses files that have gone meanwhile."""
+
+
+def drop(page: Any, path: Path) -> None:
+    """Drag a file or folder of this computer onto the place for images."""
+    place = page.locator(".drop").bounding_box()
+    at = {"x": place["x"] + place["width"] / 2, "y": place["y"] + 10}
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    browser = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
+
+
+def test_a_folder_is_dropped_with_what_is_in_it_and_what_cannot_be_read_is_named(
+    page: Any, address: str, tmp_path: Path
+) -> None:
+    for name in ("set/a/0.png", "set/b/0.png", "set/b/.hidden.png", "set/notes.pdf", "bare/x.pdf"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(small_png(len(name)))
+    (tmp_path / "set" / "a" / "0.txt").write_text("a plain colour")
+    open_form(page, address)
+    page.get_by_label("Images", exact=True).click()
+    page.locator(".drop").scroll_into_view_if_needed()
+    drop(page, tmp_path / "bare")
+    page.get_by_text("found none in what was dropped").wait_for()
+    drop(page, tmp_path / "set")
+    page.get_by_text("2 images sent.").wait_for()
+    expect(page.locator(".drop-wrong")).to_be_hidden()
+    page.evaluate(DROPPED, ["gone.png"])
+    page.get_by_text("gone.png: expected a file that can be read").wait_for()
+
+
+def test_more_prompts_than_the_form_holds_are_refused_as_they_are_pasted(
+    page: Any, address: str
+) -> None:
+    open_form(page, address)
+    box = page.locator("#candidate-prompts textarea")
+    box.fill("a red house")
+    page.get_by_text("1 prompt, 4 images").wait_for()
+    box.press("End")
+    page.keyboard.insert_text(" beside a lake" * 25_000)
+    page.get_by_text("expected at most 150 kB of prompts, got 351 kB; take a part").wait_for()
+    expect(box).to_have_value("a red house")
+    page.keyboard.insert_text("\na blue boat")
+    page.get_by_text("2 prompts, 8 images").wait_for()
+    expect(page.get_by_text("take a part of it")).to_be_hidden()
+
+
 def test_what_is_typed_while_the_page_is_still_loading_stays(
     page: Any, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

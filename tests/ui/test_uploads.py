@@ -53,6 +53,36 @@ def test_a_name_becomes_one_of_a_file_in_one_folder(name: str, safe: str):
     assert len(os.fsencode(safe_name(name))) < 250
 
 
+LONG = "ada_a_red_cat_sitting_on_a_blue_house_in_the_snow_at_night_wi_0b7e3c2e-5d1c-4c0d-9a51-"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{LONG}{number}" for number in range(4)],
+        [f"a folder of pictures/a red cat on a blue house in the snow at night/{n}" for n in "123"],
+        ["a red cat?", "a red cat!", "a red cat_"],
+        ["été 🦊", "été 🐇"],
+    ],
+)
+def test_names_that_are_alike_in_what_is_kept_of_them_stay_apart_beside_their_captions(
+    sent: Uploads, names: list[str]
+):
+    upload = sent.begin()
+    for name in names:
+        assert take(sent, upload, f"{name}.png", name.encode()) == 1
+        assert take(sent, upload, f"{name}.txt", name.encode()) == 0
+    kept = {path.name: path for path in sent.path(upload).iterdir()}
+    assert len(kept) == 2 * len(names)
+    images = [path for path in kept.values() if path.suffix == ".png"]
+    assert sorted(path.read_text() for path in images) == sorted(names)
+    for path in images:
+        assert path.with_suffix(".txt").read_text() == path.read_text()
+        assert len(path.stem) <= 60
+    packed = zipped(**{f"{name}.png": name for name in names})
+    assert take(sent, sent.begin(), "all.zip", packed) == len(names)
+
+
 def test_images_and_their_captions_keep_their_names(sent: Uploads):
     upload = sent.begin()
     assert [take(sent, upload, name) for name in ("a/1.png", "a/1.txt", "b.JPG")] == [1, 0, 1]

@@ -48,8 +48,8 @@ OPEN = re.compile(
 )
 """What anybody may reach."""
 PAGES = ("/enter", "/join", "/reset", "/password")
-FOR_ANNOTATORS = (r"/", r"/password", r"/api/password", r"/api/rank/.+")
-"""What an annotator may reach, beside Gradio's files."""
+FOR_ANNOTATORS = (r"/password", r"/api/password", r"/api/rank/.+")
+"""What an annotator may reach, beside the Rank page and Gradio's files."""
 ALL_PAGES = "/config"
 """Gradio's description of all pages, with what their forms offer; a page brings its own part."""
 MAX_NAME = 60
@@ -65,8 +65,9 @@ class Login:
     """Passes on what an account may reach; else a page to log in, 401 without one, 403 beyond it.
 
     `files` are regular expressions of paths that every account may read, `prefix` the path of a
-    proxy. With `required` nobody gets in before there are accounts either. `out_of_order` is the
-    HTML of a page for browsers that wait until the database can be read again.
+    proxy; `rank` says whether the page at "/" is the Rank page, which is everybody's. With
+    `required` nobody gets in before there are accounts either. `out_of_order` is the HTML of a page
+    for browsers that wait until the database can be read again.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Login:
         people: Accounts,
         files: tuple[str, ...],
         prefix: str = "",
+        rank: bool = True,
         required: bool = False,
         out_of_order: str = "",
     ) -> None:
@@ -84,7 +86,7 @@ class Login:
         self.people = people
         self.prefix = prefix
         self._exist = required
-        reachable = (*FOR_ANNOTATORS, *files)
+        reachable = (*FOR_ANNOTATORS, *files, *((r"/",) if rank else ()))
         self._annotators = re.compile("|".join(f"(?:{route})" for route in reachable))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -181,7 +181,7 @@ def _length(headers: Headers) -> float:
 
 
 def _refuse_size(most: int) -> JSONResponse:
-    reason = f"more than {most} bytes: no page of the app sends that much"
+    reason = f"expected at most {most >> 10} kB at once, got more; send it in parts"
     return JSONResponse({"error": reason}, status_code=413)
 
 

@@ -17,6 +17,7 @@ const send = async (file) => {
   complain("");
   input.disabled = true;
   try {
+    await refuseUnreadable(file);
     const address = new URL(`api/loras?name=${encodeURIComponent(file.name)}`, document.baseURI);
     const response = await fetch(address, { method: "POST", body: file });
     const answer = await response.json();

@@ -9,10 +9,13 @@ const complain = (text) => {
   alert.hidden = !text;
 };
 
+const refuse = (name, size) =>
+  complain(`${name}: expected at most ${LARGEST / 1000} kB of prompts, got ${Math.ceil(size / 1000)} kB; take a part of it`);
+
 const open = async (chosen) => {
   complain("");
   if (chosen.size > LARGEST) {
-    complain(`${chosen.name}: expected at most ${LARGEST / 1000} kB of prompts, got ${Math.ceil(chosen.size / 1000)} kB; take a part of it`);
+    refuse(chosen.name, chosen.size);
     return;
   }
   let text;
@@ -24,6 +27,24 @@ const open = async (chosen) => {
   }
   trigger("prompts_opened", { text });
 };
+
+// What is pasted into the box is held to the same, before the app hears of it: what was there stays.
+let before = "";
+const inBox = (event) => event.target.matches?.("#candidate-prompts textarea");
+const keepBefore = (event) => {
+  if (inBox(event)) before = event.target.value;
+};
+const holdPasted = (event) => {
+  if (!inBox(event)) return;
+  const { size } = new Blob([event.target.value]);
+  complain("");
+  if (size <= LARGEST) return;
+  event.stopImmediatePropagation();
+  refuse("What was pasted", size);
+  event.target.value = before;
+};
+document.addEventListener("beforeinput", keepBefore, true);
+document.addEventListener("input", holdPasted, true);
 
 file.addEventListener("change", () => {
   if (file.files.length) open(file.files[0]);

@@ -9,6 +9,7 @@ const send = async (file) => {
   wrong.hidden = true;
   input.disabled = true;
   try {
+    await refuseUnreadable(file);
     const address = new URL(`api/people/rankings?name=${encodeURIComponent(file.name)}`, document.baseURI);
     const response = await fetch(address, { method: "POST", body: file });
     const answer = await response.json();

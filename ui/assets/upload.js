@@ -28,15 +28,18 @@ const complain = (text) => {
   wrong.hidden = !text;
 };
 
-const send = async (files) => {
-  if (busy || !files.length) return;
+const send = async (given) => {
+  if (busy) return;
   busy = true;
   complain("");
   try {
+    const files = await given;
+    if (!files.length) throw new Error("Expected images (PNG, JPEG or WebP), found none in what was dropped.");
     if (!name) name = (await post("", null)).upload;
-    for (const [number, file] of files.entries()) {
+    for (const [number, [path, file]] of files.entries()) {
       said.textContent = `Sending ${number + 1} of ${files.length}: ${file.name}`;
-      total = (await post(`/${name}?name=${encodeURIComponent(file.webkitRelativePath || file.name)}`, file)).total;
+      await refuseUnreadable(file);
+      total = (await post(`/${name}?name=${encodeURIComponent(path)}`, file)).total;
     }
   } catch (error) {
     complain(error.message);
@@ -48,7 +51,7 @@ const send = async (files) => {
 };
 
 input.addEventListener("change", async () => {
-  await send([...input.files]);
+  if (input.files.length) await send([...input.files].map((file) => [file.webkitRelativePath || file.name, file]));
   input.value = "";
 });
 root.querySelector("label").addEventListener("keydown", (event) => {
@@ -62,7 +65,7 @@ root.addEventListener("dragleave", () => root.removeAttribute("data-over"));
 root.addEventListener("drop", (event) => {
   event.preventDefault();
   root.removeAttribute("data-over");
-  send([...event.dataTransfer.files]);
+  send(dropped(event.dataTransfer));
 });
 const forget = () => {
   name = "";
