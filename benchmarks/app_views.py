@@ -23,6 +23,8 @@ RANKED_ALSO = {"pairs": PAIRS, "likes": LIKES, "texts": TEXTS}
 COME = {"train": ".mo-samples img", "results": ".duel", "candidates": ".ba-set img"}
 """What is waited for, on pages where it comes late."""
 
+DRAWN = "() => !document.querySelector('.progress-text, .ct-wait')"
+"""All events are through."""
 NOTHING_PLACED = (
     "() => [...document.querySelectorAll('.rk-tile .rk-rank')].every((r) => !r.innerText)"
 )
@@ -60,7 +62,7 @@ def show_page(page: Any, address: str, folder: Folder, *, name: str, full: bool)
         page.locator(".co-cell img").nth(15).wait_for()
     if full and name in COME:
         page.locator(COME[name]).first.wait_for()
-    page.wait_for_function("() => !document.querySelector('.progress-text, .ct-wait')")
+    page.wait_for_function(DRAWN)
 
 
 def press(page: Any, keys: Iterable[str]) -> None:
@@ -162,6 +164,7 @@ def show_ended(page: Any, address: str, folder: Folder, *, run: str, state: str)
     visit(page, address, "train")
     page.locator(f"[data-run='{run}']").click()
     page.locator(f".mo-run[data-state={state}] h3", has_text=run).wait_for()
+    page.wait_for_function(DRAWN)
 
 
 def show_lost_page(page: Any, address: str, folder: Folder) -> None:
