@@ -46,6 +46,7 @@ from ui.api.guidelines import Guidelines
 from ui.api.projects import FIRST
 from ui.api.responses import add_error_handlers
 from ui.batches import Batches
+from ui.candidates_view import Work
 from ui.fits import Fits
 from ui.heading import PAGES, header
 from ui.libraries import LoadAhead
@@ -390,7 +391,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
     gr.HTML(header(name, settings.served, root=settings.root), elem_id="header", padding=False)
     match name:
         case "candidates":
-            work = candidates.Work(
+            work = Work(
                 studio.store,
                 studio.runs,
                 studio.batches,
