@@ -28,7 +28,7 @@ LEARNS_FROM = {
     "completions": "its own examples",
 }
 """What `data.from` means to somebody who chooses; other kinds have their own name."""
-LIKES = "likes and dislikes"
+LIKES = "likes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

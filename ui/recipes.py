@@ -93,6 +93,7 @@ GOALS: Mapping[str, Goal] = {
     ),
     "rewriter_sft": Goal("Prompt rewriter, first stage", "a model that writes picture prompts"),
     "rewriter_dpo": Goal("Prompt rewriter to my taste", "picture prompts as people ranked them"),
+    "rewriter_likes": Goal("Prompt rewriter by likes", "prompts like those that were liked"),
     "rewriter_grpo": Goal("Prompt rewriter by a reward", "picture prompts that a reward prefers"),
     "rewriter_drawn": Goal("Prompt rewriter by its images", "prompts whose images are preferred"),
 }

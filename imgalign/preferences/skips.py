@@ -7,6 +7,7 @@ annotators who are excluded, counts for nothing here.
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, false, func, literal, or_, select, true
 
@@ -34,29 +35,45 @@ def skipped_items(connection: Connection, project: str | None = None) -> dict[st
     that of a look at the open items.
     """
     found: dict[str, Skipped] = {}
-    for each in _may_have_some(connection, project):
-        who_skipped: dict[str, set[str]] = defaultdict(set)
-        skips = (
-            select(rankings.c.item_id, rankings.c.annotator_id)
-            .join(items, items.c.item_id == rankings.c.item_id)
-            .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
-            .where(
-                items.c.project == each,
-                items.c.given == 0,
-                is_open(),
-                ~is_attention(),
-                rankings.c.verdict == "skipped",
-                annotators.c.judge_id.is_(None),
-                counted(),
-            )
-        )
-        for item_id, annotator_id in connection.execute(skips):
-            who_skipped[item_id].add(annotator_id)
-        if who_skipped:
+    for each in _may_have_some(connection) if project is None else [project]:
+        unjudged = [skips for skips in open_skips(connection, each) if not skips.given]
+        if unjudged:
             others = may_rank(connection, each)
-            left = sum(1 for skippers in who_skipped.values() if others - skippers)
-            found[each] = Skipped(items=len(who_skipped), for_others=left)
+            left = sum(1 for skips in unjudged if others - skips.who)
+            found[each] = Skipped(items=len(unjudged), for_others=left)
     return found
+
+
+class Skips(NamedTuple):
+    """Who has skipped an item that is open, and how often it was and is to be judged."""
+
+    given: int
+    overlap: int
+    who: frozenset[str]
+
+
+def open_skips(connection: Connection, project: str) -> list[Skips]:
+    """Each open item of a project that somebody has skipped."""
+    if not _may_have_some(connection, project):
+        return []
+    columns = (items.c.item_id, items.c.given, items.c.overlap)
+    skipped = (
+        select(*columns, rankings.c.annotator_id)
+        .join(rankings, rankings.c.item_id == items.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .where(
+            items.c.project == project,
+            is_open(),
+            ~is_attention(),
+            rankings.c.verdict == "skipped",
+            annotators.c.judge_id.is_(None),
+            counted(),
+        )
+    )
+    who: dict[tuple[str, int, int], set[str]] = defaultdict(set)
+    for item_id, given, overlap, annotator_id in connection.execute(skipped):
+        who[item_id, given, overlap].add(annotator_id)
+    return [Skips(given, overlap, frozenset(each)) for (_, given, overlap), each in who.items()]
 
 
 def may_rank(connection: Connection, project: str) -> frozenset[str]:
@@ -96,7 +113,7 @@ def may_rank(connection: Connection, project: str) -> frozenset[str]:
     )
 
 
-def _may_have_some(connection: Connection, project: str | None) -> list[str]:
+def _may_have_some(connection: Connection, project: str | None = None) -> list[str]:
     """Projects where people have given more judgements than those that are no skips."""
     more = func.sum(tallies.c.done - tallies.c.images - tallies.c.texts) > 0
     found = (

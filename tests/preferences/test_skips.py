@@ -85,9 +85,7 @@ def test_what_another_who_ranks_there_has_not_skipped_is_left_for_them(
     assert seen(store, "dogs") == (0, 1, 0, 0)
 
 
-def test_a_skip_beside_a_ranking_or_of_who_is_excluded_is_none(
-    store: Store, add: Any
-) -> None:
+def test_a_skip_beside_a_ranking_or_of_who_is_excluded_is_none(store: Store, add: Any) -> None:
     add(1, overlap=2)
     skip(store, "ann")
     rank(store, "bob")
