@@ -74,11 +74,9 @@ def project_progress(store: Store, project: str, *, now: datetime | None = None)
     left = [max(0, row.overlap - row.given) * row.items for row in rows]
     beyond = [max(0, row.overlap - num_annotators) * row.items for row in rows]
     # A skip does not come back to whoever gave it.
-    beyond += [
-        max(0, each.overlap + len(each.who) - num_annotators)
-        - max(0, each.overlap - num_annotators)
-        for each in skipped
-    ]
+    for each in skipped:
+        lacking = each.overlap - num_annotators
+        beyond.append(max(0, lacking + len(each.who)) - max(0, lacking))
     over = max(now - since, SHORTEST) if since is not None else timedelta(hours=HOURS)
     return ProjectProgress(
         items=sum(row.items for row in rows),
