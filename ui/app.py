@@ -46,12 +46,12 @@ from ui.api.guidelines import Guidelines
 from ui.api.projects import FIRST
 from ui.api.responses import add_error_handlers
 from ui.batches import Batches
-from ui.candidates_view import Work
 from ui.fits import Fits
 from ui.heading import PAGES, header
 from ui.libraries import LoadAhead
 from ui.loras import Loras
 from ui.pages import candidates, generate, learn, people, rank, results, train
+from ui.pages.candidates_view import Work
 from ui.pulse import Pulse
 from ui.run_queue import RunQueue, attended
 from ui.runs import Runs

@@ -10,17 +10,17 @@ from submissions import judge
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from ui.batches import Asked, Batch, Batches
-from ui.candidates_view import OF_PROJECT, Work, view
 from ui.fits import Fits
+from ui.pages.candidates_view import OF_PROJECT, Work, view
 from ui.runs import Runs
 from ui.standing import Standings
 
 
 @pytest.fixture
 def work(store: Store, tmp_path: Path) -> Work:
-    runs = Runs(tmp_path / "runs")
+    runs, now = Runs(tmp_path / "runs"), iter(range(0, 10_000, 60))
     batches = Batches(runs)
-    standings = Standings(store, runs, Fits(runs), batches)
+    standings = Standings(store, runs, Fits(runs), batches, clock=lambda: next(now))
     return Work(store, runs, batches, standings, "storybook", "default", Accounts(store.database))
 
 

@@ -21,11 +21,11 @@ from ui.batch_request import (
     remarks,
 )
 from ui.batches import Asked
-from ui.candidates_view import OF_PROJECT, Work, view
 from ui.image_request import SHIPPED
 from ui.links import said
 from ui.messages import PRIVATE, shown
 from ui.outlook import table
+from ui.pages.candidates_view import OF_PROJECT, Work, view
 from ui.pages.folding import FOLD, form_heading
 from ui.theme import asset
 
