@@ -51,6 +51,7 @@ from ui.heading import PAGES, header
 from ui.libraries import LoadAhead
 from ui.loras import Loras
 from ui.pages import candidates, generate, learn, people, rank, results, train
+from ui.pages.candidates_view import Work
 from ui.pulse import Pulse
 from ui.run_queue import RunQueue, attended
 from ui.runs import Runs
@@ -391,7 +392,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
     gr.HTML(header(name, settings.served, root=settings.root), elem_id="header", padding=False)
     match name:
         case "candidates":
-            work = candidates.Work(
+            work = Work(
                 studio.store,
                 studio.runs,
                 studio.batches,

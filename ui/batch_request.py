@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences import validation
-from imgalign.preferences.coverage import has_items, project_standings
+from imgalign.preferences.coverage import has_items, queued_projects
 from imgalign.preferences.foreign.image_files import image_files
 from imgalign.preferences.records import COMPARISONS, Samples, holds_comparisons
 from imgalign.preferences.store import Store
@@ -72,8 +72,8 @@ def makers(runs: Runs, model: str) -> list[tuple[str, str]]:
 
 def projects(store: Store, project: str) -> list[str]:
     """All projects that candidates can go to, the app's own first."""
-    found = [each.project for each in project_standings(store)]
-    return [each for each in dict.fromkeys([project, *found]) if not holds_comparisons(each)]
+    found = dict.fromkeys([project, *queued_projects(store)])
+    return [each for each in found if not holds_comparisons(each)]
 
 
 def asked(form: Form, *, store: Store, runs: Runs, batches: Batches) -> Asked:

@@ -119,14 +119,15 @@ def projects(judged: Sequence[ProjectRankings]) -> Choices:
     """What a run can learn from; blind comparisons, which test earlier ones, come last."""
     ordered = sorted(judged, key=lambda each: holds_comparisons(each.project))
     named = tuple(
-        (
-            f"{each.project}: {each.rankings} "
-            + ("blind comparisons" if holds_comparisons(each.project) else "rankings"),
-            plain(each.project),
-        )
-        for each in ordered
+        (f"{each.project}: {each.rankings} {_said(each)}", plain(each.project)) for each in ordered
     )
     return (("all projects, without blind comparisons", plain(None)), *named)
+
+
+def _said(judged: ProjectRankings) -> str:
+    if holds_comparisons(judged.project):
+        return "blind comparisons"
+    return "rankings" if judged.compared else "likes and dislikes"
 
 
 def groups(judged: Sequence[ProjectRankings], project: object) -> Choices:

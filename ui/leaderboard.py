@@ -120,9 +120,9 @@ class Leaderboard:
         """The blind comparisons that wait for somebody to rank them, as HTML; empty without any."""
         within = comparisons_of(asked.project) if asked.project else None
         found = [
-            (each.project, each.items - each.judged)
+            (each.project, each.waiting)
             for each in project_standings(self.store, within)
-            if holds_comparisons(each.project) and each.items > each.judged
+            if holds_comparisons(each.project) and each.waiting
         ]
         return " ".join(self._invitation(*each) for each in found)
 

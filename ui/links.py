@@ -32,6 +32,10 @@ ON_PAGES = tuple(
         (r"(?:resume|go on) with --resume\b|resume to continue\b", "go on with Resume"),
         ("start one without --resume", "start a new one"),
         ("use --format", "take it for"),
+        (
+            r"use algorithm\.name=\w+, which learns from likes and all-bad verdicts too",
+            "take the recipe “My likes and dislikes”, which learns from these",
+        ),
         (", with --model", ""),
         ("name it with --model", ASK),
         (": imgalign generate --adapter .+, imgalign evaluate [^;]+", ""),
@@ -60,7 +64,7 @@ CHECKPOINT = "checkpoint"
 """What a link to the Generate page calls the one to be chosen."""
 STRENGTH = "strength"
 """What it calls how strongly that is applied, where that is not 1."""
-PAGES = {"Rank": "./", "Learn": "learn"}
+PAGES = {"Rank": "./", "Learn": "learn", "Train": "train"}
 """Those that messages send to."""
 
 

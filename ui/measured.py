@@ -29,6 +29,7 @@ TEXTS = Measured(None, 1.2)
 """Of recipes of texts the memory is that of the first stage: the same network, the same batches."""
 MEASURED: Mapping[str, Measured] = {
     "storybook_dpo": Measured(1.8, 1.5),
+    "storybook_likes": Measured(2.4, 1.6),
     "storybook_grpo": Measured(11.7, 1.5),
     "storybook_online_dpo": Measured(9.9, 1.4),
     "storybook_sft": Measured(1.3, 1.6),
@@ -36,6 +37,7 @@ MEASURED: Mapping[str, Measured] = {
     "storybook_supervised": Measured(6.1, 1.5),
     "rewriter_sft": TEXTS._replace(seconds=0.5),
     "rewriter_dpo": TEXTS._replace(seconds=0.6),
+    "rewriter_likes": TEXTS._replace(seconds=0.6),
     "rewriter_grpo": TEXTS._replace(seconds=1.6),
     # It draws images as GRPO on them does.
     "rewriter_drawn": Measured(5.0, 1.5),

@@ -28,6 +28,7 @@ LEARNS_FROM = {
     "completions": "its own examples",
 }
 """What `data.from` means to somebody who chooses; other kinds have their own name."""
+LIKES = "likes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +75,10 @@ class Lack(NamedTuple):
 
 
 def missing_at_first(runs: Runs) -> Lack | None:
-    """None where the recipe for visitors can start."""
-    recipe = recipes.read(recipes.FIRST)
-    lacks = Present(runs).lacking(recipe)
-    if not lacks:
+    """None where the recipe for visitors can start, or the one for those who liked images."""
+    recipe, there = recipes.read(recipes.FIRST), Present(runs)
+    lacks = there.lacking(recipe)
+    if not lacks or not there.lacking(recipes.read(recipes.LIKES)):
         return None
     said = f"The recipe to begin with, {recipe.goal}, still needs {' and '.join(lacks)}."
     return Lack(said, "rankings" in lacks)
@@ -109,6 +110,8 @@ def wanted(recipe: Recipe) -> str:
     """What a recipe learns from, as a noun. Example: "rankings, no reward model"."""
     if recipe.needs_reward:
         return f"a reward model of {recipe.scored}"
+    if recipe.of_likes:
+        return f"{LIKES}{' of texts' if recipe.makes_texts else ''}, no reward model"
     of = " of texts" if recipe.makes_texts and recipe.source == "rankings" else ""
     return f"{LEARNS_FROM.get(recipe.source, recipe.source)}{of}, no reward model"
 
@@ -119,9 +122,9 @@ class Present:
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self.rewards = {checks.scores_of(path) for path in runs.rewards()}
-        self.rankings = {
-            each.samples for each in learnable(runs.database) if not holds_comparisons(each.project)
-        }
+        judged = [each for each in learnable(runs.database) if not holds_comparisons(each.project)]
+        self.rankings = {each.samples for each in judged if each.compared}
+        self.likes = {each.samples for each in judged if each.liked}
 
     def lacking(self, recipe: Recipe) -> list[str]:
         """What a recipe still needs, each as a noun."""
@@ -132,8 +135,13 @@ class Present:
             found.append(f"a reward model{' of texts' if recipe.scored == 'texts' else ''}")
         samples = str(data.get("samples", "images"))
         elsewhere = data.get("database") is not None
-        if recipe.source == "rankings" and samples not in self.rankings and not elsewhere:
-            found.append(f"rankings{' of texts' if samples == 'texts' else ''}")
+        learned, there = ("rankings", self.rankings)
+        if recipe.of_likes:
+            # One's own recipe may be meant for rankings, which teach it as well.
+            own = recipe.name not in recipes.GOALS
+            learned, there = LIKES, self.likes | (self.rankings if own else set())
+        if recipe.source == "rankings" and samples not in there and not elsewhere:
+            found.append(f"{learned}{' of texts' if samples == 'texts' else ''}")
         for key in ("folder", "file"):
             if data.get(key) is not None and not Path(str(data[key])).expanduser().exists():
                 found.append(f"the {key} {data[key]}")

@@ -6,6 +6,7 @@ No gradio here. The table of settings is the one behind `imgalign train RECIPE -
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,8 @@ class Recipe:
     """What one gets for it; of one's own recipes how the header begins."""
     settings: Mapping[str, Any]
     """What is in the file."""
+    of_likes: bool
+    """Whether it learns from single samples that were liked or not; from rankings it may, too."""
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A section of the file; empty where it has none."""
@@ -59,6 +62,8 @@ class Recipe:
 
 FIRST = "storybook_dpo"
 """The recipe that a visitor gets: it needs rankings, which the app collects, and nothing else."""
+LIKES = "storybook_likes"
+"""The recipe for a visitor who liked and disliked images one by one."""
 
 
 class Goal(NamedTuple):
@@ -70,6 +75,9 @@ class Goal(NamedTuple):
 
 GOALS: Mapping[str, Goal] = {
     "storybook_dpo": Goal("Quick taste", "a first aligned model in minutes"),
+    "storybook_likes": Goal(
+        "My likes and dislikes", "an aligned model of images that were judged one by one"
+    ),
     "storybook_grpo": Goal(
         "Strong and close to the base", "a high win rate with the least drift from the base"
     ),
@@ -85,6 +93,7 @@ GOALS: Mapping[str, Goal] = {
     ),
     "rewriter_sft": Goal("Prompt rewriter, first stage", "a model that writes picture prompts"),
     "rewriter_dpo": Goal("Prompt rewriter to my taste", "picture prompts as people ranked them"),
+    "rewriter_likes": Goal("Prompt rewriter by likes", "prompts like those that were liked"),
     "rewriter_grpo": Goal("Prompt rewriter by a reward", "picture prompts that a reward prefers"),
     "rewriter_drawn": Goal("Prompt rewriter by its images", "prompts whose images are preferred"),
 }
@@ -120,7 +129,21 @@ def read(name: str) -> Recipe:
     said = first_words(header)
     shipped = name in {each.stem for each in recipes()}
     goal = GOALS.get(name, Goal(said, "")) if shipped else Goal(name, said if said != name else "")
-    return Recipe(name, path, header, str(source), goal.name, goal.gives, settings)
+    of_likes = source == "rankings" and algorithm_of(settings) == _algorithm_of_likes()
+    return Recipe(name, path, header, str(source), goal.name, goal.gives, settings, of_likes)
+
+
+def algorithm_of(settings: Mapping[str, Any]) -> object:
+    """What a file names as its algorithm; None for the default."""
+    section = settings.get("algorithm")
+    return section.get("name") if isinstance(section, dict) else None
+
+
+@cache
+def _algorithm_of_likes() -> object:
+    """That of the shipped recipe."""
+    (path,) = (each for each in recipes() if each.stem == LIKES)
+    return algorithm_of(read_mapping(path))
 
 
 def first_words(header: str) -> str:

@@ -15,6 +15,7 @@ from imgalign.preferences.comparisons import Comparison, latest_comparisons
 from imgalign.preferences.coverage import (
     ProjectStanding,
     adapters_in,
+    judged_forms,
     judged_since,
     project_mark,
     project_standings,
@@ -22,6 +23,7 @@ from imgalign.preferences.coverage import (
 )
 from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.records import COMPARISONS, holds_comparisons
+from imgalign.preferences.skips import Skipped
 from imgalign.preferences.store import Store
 from imgalign.runs.trained import recorded_hash
 from ui.batches import Batches
@@ -91,10 +93,13 @@ class Judged:
     """Whether the store has no other project, so that what does not say where it is from is of this
     one."""
 
+    likes_only: bool
+    """Whether its samples were liked or disliked one by one, which no reward model learns from."""
+
     @property
     def waiting(self) -> int:
-        """Pairs that nobody has judged."""
-        return 0 if self.pairs is None else self.pairs.items - self.pairs.judged
+        """Pairs that nobody has judged or skipped."""
+        return 0 if self.pairs is None else self.pairs.waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +122,7 @@ def judged(store: Store, runs: Runs, project: str) -> Judged:
     of = {each: next(iter(project_standings(store, each)), None) for each in {project, apart}}
     newest = latest_comparisons(store, project=apart)
     own = apart.removesuffix(COMPARISONS)
+    forms = judged_forms(store, project)
     return Judged(
         ranked=of[project],
         pairs=of[apart],
@@ -124,6 +130,7 @@ def judged(store: Store, runs: Runs, project: str) -> Judged:
         compared=adapters_in(store, apart),
         since=judged_since(store, own),
         alone=not {each for each in queued_projects(store) if not holds_comparisons(each)} - {own},
+        likes_only=forms.liked and not forms.compared,
     )
 
 
@@ -166,13 +173,19 @@ def standing(
     parts = [
         counted(ranked.prompts, "prompt"),
         counted(ranked.samples, "text" if ranked.kinds == {"texts"} else "image"),
-        f"{ranked.judged} of {counted(ranked.items, 'set')} ranked",
+        f"{ranked.judged} of {counted(ranked.items, 'set')} "
+        + ("judged" if found.likes_only else "ranked"),
     ]
+    if ranked.skipped.items:
+        parts.append(f"{ranked.skipped.items:,} skipped{_for_others(ranked.skipped)}")
     if results.reward:
         parts.append(f"reward {_accuracy(results.reward)}")
     if found.waiting and project != apart:
         waits = "waits" if found.waiting == 1 else "wait"
         parts.append(f"{counted(found.waiting, 'pair')} to compare {waits} in {apart}")
+    if found.pairs and (skipped := found.pairs.skipped).items and project != apart:
+        said = f"{counted(skipped.items, 'pair')} skipped in {apart}"
+        parts.append(said + _for_others(skipped))
     if found.won:
         parts.append(found.won.line)
     step = _of_runs(found, results, apart)
@@ -241,6 +254,16 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+def _for_others(skipped: Skipped) -> str:
+    """Whether others may still rank what was skipped. Example: " (others may still rank it)"."""
+    if not skipped.for_others:
+        return ""
+    which = f"{skipped.for_others:,} of them"
+    if skipped.for_others == skipped.items:
+        which = "it" if skipped.items == 1 else "them"
+    return f" (others may still rank {which})"
+
+
 def _accuracy(fit: Fit) -> str:
     assert fit.report is not None
     return f"{100 * fit.report.test.accuracy.micro:.0f} %"
@@ -283,6 +306,9 @@ def _of_runs(found: Judged, results: Made, apart: str) -> Step | None:
     if found.waiting:
         waits = "waits" if found.waiting == 1 else "wait"
         return Step(f"Rank the {counted(found.waiting, 'pair')} that {waits}", RANK, apart)
+    if run and found.pairs and found.pairs.skipped.items and not found.pairs.judged:
+        there = generate_link(f"{run.name}/{run.recommended}")
+        return Step(f"All pairs were skipped: draw others of {run.name} and its base", there)
     if (won := found.won) and not won.decided:
         there = generate_link(won.checkpoint, strength=won.strength)
         return Step(f"Rank more pairs of {won.run} and its base: draw them", there)
@@ -293,23 +319,36 @@ def _of_sets(found: Judged, results: Made, project: str, *, busy: bool, admin: b
     """What is to be done until something is made of the rankings, and once it is decided."""
     ranked = found.ranked
     assert ranked is not None
-    left = ranked.items - ranked.judged
+    left = ranked.waiting
     if left:
+        begun = ranked.judged or ranked.skipped.items
         return Step(
-            f"Rank {f'the other {left}' if ranked.judged else counted(left, 'set')}", RANK, project
+            f"Rank {f'the other {left:,}' if begun else counted(left, 'set')}", RANK, project
         )
     if busy:
         return Step("More is being made, and can be ranked as it comes.")
     if results.finished and found.won and found.won.run == results.finished.name:
         return Step("See who won", "results")
+    done = "All is ranked or skipped" if ranked.skipped.items else "All is ranked"
+    if found.likes_only:
+        return _of_likes(done.replace("ranked", "judged"), ranked, admin=admin)
     if ranked.judged < FEW:
-        return Step(f"All is ranked; make more, for a reward model wants {FEW} sets or more.")
+        return Step(f"{done}; make more, for a reward model wants {FEW} sets or more.")
     if results.reward is None:
         if not admin:
-            return Step("All is ranked: an admin can fit a reward model to it.")
+            return Step(f"{done}: an admin can fit a reward model to it.")
         return Step("Fit a reward model to the rankings", "learn")
     if results.finished is None:
         if not admin:
             return Step("An admin can align a model with it.")
         return Step("Align a model with it", "train")
     return Step("See who won", "results")
+
+
+def _of_likes(done: str, ranked: ProjectStanding, *, admin: bool) -> Step:
+    """What is to be done with likes and dislikes, which need no reward model."""
+    if ranked.judged < FEW:
+        return Step(f"{done}; make more, for a model learns from {FEW} likes and dislikes or more.")
+    if not admin:
+        return Step(f"{done}: an admin can align a model with the likes.")
+    return Step("Align a model with the likes and dislikes", "train")

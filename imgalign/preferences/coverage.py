@@ -5,10 +5,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import groupby
 from math import inf
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from sqlalchemy import case, func, select, true
 
+from imgalign.preferences.accounts_schema import accounts, openings
 from imgalign.preferences.queries import counted, excluded, is_attention, sample_id
 from imgalign.preferences.records import Samples
 from imgalign.preferences.schema import (
@@ -22,6 +23,7 @@ from imgalign.preferences.schema import (
     rankings,
     tallies,
 )
+from imgalign.preferences.skips import Skipped, skipped_items
 from imgalign.preferences.store import Store
 
 
@@ -84,6 +86,10 @@ class ProjectRankings:
     prompts: int
     groups: tuple[str, ...]
     """The groups of those who judged, by name."""
+    compared: bool = True
+    """Whether samples were ranked beside others, as `judged_forms` sees it."""
+    liked: bool = False
+    """Whether samples were liked or disliked one by one, as `judged_forms` sees it."""
 
 
 def judged_projects(store: Store) -> list[ProjectRankings]:
@@ -118,9 +124,44 @@ def judged_projects(store: Store) -> list[ProjectRankings]:
                 rankings=sum(row[samples] for row in own),
                 prompts=prompts[project, samples],
                 groups=tuple(row["group_name"] for row in own),
+                **judged_forms(store, project, samples)._asdict(),
             )
         )
     return found
+
+
+class Forms(NamedTuple):
+    """How samples of a project were judged."""
+
+    compared: bool
+    """Some beside others."""
+    liked: bool
+    """Some one by one."""
+
+
+LOOKED_AT = 200
+"""Judged items, from each end of a project: enough for a project, which holds one form as a rule,
+and few enough for any number of judgements."""
+
+
+def judged_forms(store: Store, project: str, samples: Samples | None = None) -> Forms:
+    """How a project was judged, by the oldest and newest of its judged items; nothing without."""
+    of_project = (items.c.project == project, items.c.given > 0, ~is_attention())
+    if samples is not None:
+        of_project = (*of_project, items.c.samples == samples)
+    found: set[bool] = set()
+    with store.database.read() as connection:
+        for order in (items.c.sequence, items.c.sequence.desc()):
+            some = select(items.c.item_id).where(*of_project).order_by(order).limit(LOOKED_AT)
+            seen = some.subquery()
+            second = (
+                select(candidates.c.item_id)
+                .where(candidates.c.item_id == seen.c.item_id, candidates.c.candidate == 1)
+                .correlate(seen)
+                .exists()
+            )
+            found.update(connection.execute(select(second).select_from(seen)).scalars())
+    return Forms(compared=True in found, liked=False in found)
 
 
 def queued_projects(store: Store) -> list[str]:
@@ -142,6 +183,13 @@ class ProjectStanding:
     items: int
     judged: int
     """Items that somebody has judged, simulated annotators too, AI judges and skips left out."""
+    skipped: Skipped
+    """Of the others."""
+
+    @property
+    def waiting(self) -> int:
+        """Items that nobody has judged or skipped."""
+        return self.items - self.judged - self.skipped.items
 
 
 def project_standings(store: Store, project: str | None = None) -> list[ProjectStanding]:
@@ -171,17 +219,19 @@ def project_standings(store: Store, project: str | None = None) -> list[ProjectS
     )
     with store.database.read() as connection:
         rows = connection.execute(queued).all()
-        samples = {project: count for project, count in connection.execute(shown)}
+        samples = {name: count for name, count in connection.execute(shown)}
+        skipped = skipped_items(connection, project)
     return [
         ProjectStanding(
-            project=project,
+            project=name,
             kinds=frozenset(row.samples for row in own),
             prompts=sum(row.prompts for row in own),
-            samples=samples.get(project, 0),
+            samples=samples.get(name, 0),
             items=sum(row.items for row in own),
             judged=sum(row.judged for row in own),
+            skipped=skipped.get(name, Skipped()),
         )
-        for project, own in (
+        for name, own in (
             (key, list(group)) for key, group in groupby(rows, key=lambda row: row.project)
         )
     ]
@@ -238,7 +288,7 @@ def store_mark(store: Store) -> Hashable:
 
 
 def project_mark(store: Store, project: str) -> Hashable:
-    """Another one whenever items, judgements or excluded annotators of a project have changed.
+    """Another one whenever items, judgements or those who may rank a project have changed.
 
     Takes a millisecond however many judgements there are. Other projects that its annotators judge
     in may change it too.
@@ -256,8 +306,11 @@ def project_mark(store: Store, project: str) -> Hashable:
     out = select(func.count(exclusions.c.annotator_id), func.max(exclusions.c.created_at)).where(
         exclusions.c.project == project
     )
+    let_in = select(openings.c.is_open).where(openings.c.project == project)
+    people = select(func.count(), func.count(accounts.c.disabled_at))
+    parts = (judged, queued, out, let_in, people)
     with store.database.read() as connection:
-        return tuple(tuple(connection.execute(each).all()) for each in (judged, queued, out))
+        return tuple(tuple(connection.execute(each).all()) for each in parts)
 
 
 def has_items(store: Store, project: str, samples: Samples | None = None) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 from imgalign.preferences.queries import counted, excluded, is_attention
 from imgalign.preferences.records import utc_now
 from imgalign.preferences.schema import annotators, items, rankings, tallies
+from imgalign.preferences.skips import open_skips
 from imgalign.preferences.store import Store
 
 HOURS = 3
@@ -34,7 +35,8 @@ class ProjectProgress:
     left: int
     """Rankings that are still to come."""
     out_of_reach: int
-    """Those among them that need more annotators than have judged here; 0 before anybody has."""
+    """Those among them that need more annotators than have judged here, because fewer have or some
+    have skipped the item; 0 before anybody has."""
     recent: int
     """Rankings of the last `HOURS` hours."""
     per_hour: float
@@ -68,8 +70,13 @@ def project_progress(store: Store, project: str, *, now: datetime | None = None)
         rows = connection.execute(alike).all()
         num_annotators = connection.execute(team).scalar_one()
         recent, since = _recent(connection, project, now)
+        skipped = open_skips(connection, project)
     left = [max(0, row.overlap - row.given) * row.items for row in rows]
     beyond = [max(0, row.overlap - num_annotators) * row.items for row in rows]
+    # A skip does not come back to whoever gave it.
+    for each in skipped:
+        lacking = each.overlap - num_annotators
+        beyond.append(max(0, lacking + len(each.who)) - max(0, lacking))
     over = max(now - since, SHORTEST) if since is not None else timedelta(hours=HOURS)
     return ProjectProgress(
         items=sum(row.items for row in rows),

@@ -66,7 +66,8 @@ def test_skips_ai_judges_attention_items_and_what_is_taken_back_or_excluded_are_
     exclude(store.database, "bob", project="default")
     found = project_progress(store, "default")
     assert (found.items, found.complete, found.left, found.recent) == (4, 0, 10, 2)
-    assert found.out_of_reach == 8  # of three rankings each ann may give one
+    # Of three rankings each ann may give one, and none of what she skipped.
+    assert found.out_of_reach == 9
 
 
 def test_rankings_that_need_more_annotators_than_there_are_take_no_time(
@@ -80,6 +81,14 @@ def test_rankings_that_need_more_annotators_than_there_are_take_no_time(
     rank(store, "bob", 1)
     found = project_progress(store, "default")
     assert (found.left, found.out_of_reach) == (20, 18)
+
+
+def test_what_who_is_alone_has_skipped_takes_no_time(store: Store, add_items: Add):
+    add_items(3)
+    store.submit(judge(store.next_item("ann"), **SKIPPED))
+    rank(store, "ann", 2)
+    found = project_progress(store, "default")
+    assert (found.complete, found.left, found.out_of_reach, found.hours_left) == (2, 1, 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -280,3 +280,21 @@ def test_examples_are_offered_only_where_there_are_some(page: Any, address: str)
     open_form(page, address)
     assert page.get_by_role("button", name="Add examples").count() == 0
     expect(page.get_by_text("Open a text file")).to_be_visible()
+
+
+def test_projects_without_a_batch_are_reached_from_the_page(
+    page: Any, address: str, add_items: Any
+) -> None:
+    for project in ("alpha", "beta & co"):
+        add_items(2, project=project, num_images=2)
+    open_form(page, address)
+    line = page.locator(".ba-standing")
+    expect(line).to_contain_text("alpha: 2 prompts, 4 images")
+    others = page.get_by_role("navigation", name="Other projects")
+    others.get_by_role("button", name="beta & co").press("Enter")
+    expect(line).to_contain_text("beta & co: 2 prompts, 4 images")
+    expect(others.get_by_role("button")).to_have_text(["alpha"])
+    expect(others.get_by_role("button")).to_be_focused()
+    assert line.get_by_role("link").get_attribute("href").endswith("/?project=beta+%26+co")
+    page.reload()
+    expect(line).to_contain_text("alpha: 2 prompts")

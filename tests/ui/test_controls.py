@@ -64,12 +64,14 @@ def test_what_rankings_to_learn_from_is_chosen_among_what_there_is_and_compariso
     )
     votes = replace(cats, project="cats-compare", rankings=7, groups=("", "warm"))
     tales = replace(cats, project="tales", samples="texts", groups=("", "loud"))
-    judged = [votes, cats, tales]
+    liked = replace(cats, project="dogs", groups=("",), compared=False, liked=True)
+    judged = [votes, cats, tales, liked]
     project, group, *_ = controls("storybook_dpo", "", "", judged)
     assert (project.path, project.value) == ("data.project", "null")
     assert project.choices == (
         ("all projects, without blind comparisons", "null"),
         ("cats: 3 rankings", "cats"),
+        ("dogs: 3 likes and dislikes", "dogs"),
         ("cats-compare: 7 blind comparisons", "cats-compare"),
     )
     assert [value for _, value in group.choices] == ["null", "cosy", "warm"]

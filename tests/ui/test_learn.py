@@ -183,6 +183,20 @@ def test_a_fit_that_cannot_work_is_refused_before_it_is_started(
     wait_for(lambda: fits.fit("reward").state == "fitted")
 
 
+def test_likes_and_dislikes_are_told_apart_and_where_they_are_learned_from(
+    store: Store, add_items: Any, fits: Fits
+) -> None:
+    store.add_annotator("ann")
+    add_items(24, num_images=1, overlap=1)
+    while item := store.next_item("ann"):
+        store.submit(judge(item))
+    assert learn.projects_of(store) == [
+        ("default: 24 likes and dislikes of images", "images/default")
+    ]
+    with pytest.raises(InputError, match=r"likes and dislikes of single ones.* on Train"):
+        learn.launch(fits, store, "images/default", "", "", "")
+
+
 # --- how good it is
 
 

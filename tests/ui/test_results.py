@@ -79,6 +79,17 @@ def test_pairs_that_wait_to_be_ranked_are_said_with_a_link(
     assert "Rank them" not in said
 
 
+def test_pairs_that_were_skipped_wait_for_nobody(
+    store: Store, battles: Any, board: Leaderboard
+) -> None:
+    ids = [store.add_image(png(Image.new("RGB", (8, 8), (k, 0, 0))), provenance()) for k in (0, 1)]
+    store.add_item("a fox", ids, source="test", project="default-compare")
+    store.add_annotator("zoe")
+    item = store.next_item("zoe", project="default-compare")
+    store.submit(judge(item, "zoe", verdict="skipped", ranking=None, reason="broken image"))
+    assert "to be ranked" not in results.shown(board, Asked())
+
+
 def test_a_choice_that_leaves_nothing_says_what_there_is(
     store: Store, battles: Any, board: Leaderboard
 ) -> None:

@@ -49,6 +49,12 @@ def rank_all(store, project="default"):
         store.submit(judge(item))
 
 
+def skip(store, project="default", who="ann"):
+    store.add_annotator(who)
+    item = store.next_item(who, project=project)
+    store.submit(judge(item, who, verdict="skipped", ranking=None, reason="broken image"))
+
+
 def test_the_next_step_follows_the_work(look, store, add_items):
     assert look() is None
     add_items(3, num_images=2, overlap=1)
@@ -66,6 +72,56 @@ def test_the_next_step_follows_the_work(look, store, add_items):
     assert look()[1:] == ("Fit a reward model to the rankings", "learn")
     assert look(admin=False)[1:] == ("All is ranked: an admin can fit a reward model to it.", "")
     assert look("cats") is None
+
+
+def test_a_skipped_set_holds_nothing_up(look, store, add_items):
+    add_items(24, num_images=2, overlap=1)
+    skip(store)
+    line = "24 prompts, 48 images, 0 of 24 sets ranked, 1 skipped"
+    assert look() == (line, "Rank the other 23", "./")
+    rank_all(store)
+    line = "24 prompts, 48 images, 23 of 24 sets ranked, 1 skipped"
+    assert look() == (line, "Fit a reward model to the rankings", "learn")
+    assert look(admin=False)[1].startswith("All is ranked or skipped: an admin can")
+    # Somebody else who ranks there may rank it, which holds nothing up either.
+    add_items(25, num_images=2, overlap=1)
+    store.add_annotator("bob")
+    while store.counts("bob").left > 1:
+        store.submit(judge(store.next_item("bob"), "bob"))
+    skip(store, who="bob")
+    line = "25 prompts, 50 images, 24 of 25 sets ranked, 1 skipped (others may still rank it)"
+    assert look() == (line, "Fit a reward model to the rankings", "learn")
+
+
+def test_where_all_was_skipped_more_is_to_be_made(look, store, add_items):
+    add_items(2, num_images=2, overlap=1)
+    skip(store)
+    skip(store)
+    line, what, page = look()
+    assert line.endswith("0 of 2 sets ranked, 2 skipped")
+    assert what.startswith("All is ranked or skipped; make more")
+    assert page == ""
+
+
+def test_likes_and_dislikes_need_no_reward_model(look, store, add_items):
+    add_items(3, num_images=1, overlap=1)
+    rank_all(store)
+    assert look()[0] == "3 prompts, 3 images, 3 of 3 sets judged"
+    assert (
+        look()[1]
+        == "All is judged; make more, for a model learns from 20 likes and dislikes or more."
+    )
+    add_items(24, num_images=1, overlap=1)
+    rank_all(store)
+    assert look()[1:] == ("Align a model with the likes and dislikes", "train")
+    assert look(admin=False)[1:] == (
+        "All is judged: an admin can align a model with the likes.",
+        "",
+    )
+    # Rankings beside them are what a reward model learns from.
+    add_items(21, num_images=2, overlap=1, prompts=[f"prompt {n}" for n in range(21)])
+    rank_all(store)
+    assert look()[1:] == ("Fit a reward model to the rankings", "learn")
 
 
 def test_what_pages_ask_for_every_few_seconds_is_counted_when_something_moved(
@@ -225,6 +281,21 @@ def test_pairs_that_wait_are_said_and_ranked_next(
     # One that has ended since was not compared yet.
     make_run("later", of_project("default"))
     assert look()[1:] == ("Compare later with its base", of_generate("later"))
+
+
+def test_skipped_pairs_wait_for_nobody(look, store, add_items, make_run, compare):
+    add_items(21, num_images=2, overlap=1)
+    rank_all(store)
+    run = make_run("dpo", of_project("default"))
+    compare([run, {}], None)
+    skip(store, "default-compare")
+    line, what, page = look()
+    assert line.endswith("21 of 21 sets ranked, 1 pair skipped in default-compare")
+    assert what == "All pairs were skipped: draw others of dpo and its base"
+    assert page == of_generate("dpo")
+    for _ in range(16):
+        compare([{}, run], 1)
+    assert look()[1:] == ("See who won", "results")
 
 
 def test_a_project_is_not_told_of_the_runs_of_another(look, store, add_items, make_run):

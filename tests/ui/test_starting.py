@@ -317,6 +317,55 @@ def test_recipes_that_can_be_started_come_first_and_others_say_what_they_need(ru
     assert ready == sorted(ready, reverse=True)
 
 
+@pytest.fixture
+def judge_alone(store, add_items):
+    """Like and dislike images one by one, or rank them where a set has more than one."""
+
+    def do(count, *, num_images=1, project="likes"):
+        prompts = [f"a house, number {n}, {num_images}" for n in range(count)]
+        add_items(count, num_images=num_images, overlap=1, project=project, prompts=prompts)
+        store.add_annotator("ann")
+        for number in range(count):
+            item = store.next_item("ann", project=project)
+            is_bad = {"verdict": "all_bad", "ranking": None} if number % 2 else {}
+            store.submit(judge(item, **is_bad))
+
+    return do
+
+
+def test_likes_and_dislikes_have_a_recipe_that_says_what_it_needs(runs, store, judge_alone):
+    def line(name):
+        return {each.name: each for each in needs.offered(runs)}[name]
+
+    assert line("storybook_likes").goal == "My likes and dislikes"
+    assert line("storybook_likes").needs == "likes"
+    assert line("rewriter_likes").needs == "likes of texts and the model runs/rewriter_sft"
+    assert line("storybook_likes").line.startswith("Needs likes, no reward model. ")
+    judge_alone(24)
+    assert line("storybook_likes").needs == ""
+    assert line("storybook_dpo").needs == "rankings"
+    assert line("storybook_dpo").line.endswith("Missing: rankings.")
+    assert needs.first_choice(needs.offered(runs)) == "storybook_likes"
+    assert needs.missing_at_first(runs) is None
+    assert form_notes.prospects(runs, "storybook_likes", "", "")[0] == ""
+    said = form_notes.prospects(runs, "storybook_dpo", "", "")[0]
+    goal = recipes.GOALS["storybook_likes"].name
+    assert f"or take the recipe “{goal}”, which learns from these" in said
+    judge_alone(2, num_images=2, project="ranked")
+    assert line("storybook_dpo").needs == line("storybook_likes").needs == ""
+    assert needs.first_choice(needs.offered(runs)) == "storybook_dpo"
+
+
+def test_rankings_alone_are_no_likes_but_for_a_recipe_of_ones_own(runs, store, judge_alone):
+    settings = recipes.read("storybook_likes").path.read_text(encoding="utf-8")
+    for name in ("own", "mine"):
+        (runs.folder.parent / "configs" / f"{name}.yaml").write_text(settings)
+    judge_alone(2, num_images=2)
+    needed = {each.name: each.needs for each in needs.offered(runs)}
+    assert (needed["storybook_likes"], needed["storybook_dpo"]) == ("likes", "")
+    assert needed["own"] == ""
+
+
 def test_every_shipped_recipe_says_what_it_is_for_in_a_short_line_of_its_own(runs, store):
     found = [each for each in needs.offered(runs) if each.name != "mine"]
     goals = [each.goal for each in found]

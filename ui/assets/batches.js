@@ -64,17 +64,34 @@ const drawStanding = (standing) => {
   }
 };
 
+// The other projects: one that is pressed tells where it stands, in the line above.
+const drawProjects = (projects) => {
+  const box = q(".ba-projects");
+  box.hidden = !projects.length;
+  if (!changed("projects", projects)) return;
+  const held = box.contains(document.activeElement);
+  box.replaceChildren(make("span", "", "Other projects:"), ...projects.map((project) => {
+    const node = make("button", "", project);
+    node.type = "button";
+    node.dataset.project = project;
+    return node;
+  }));
+  if (held) box.querySelector("button")?.focus();
+};
+
 const refresh = () => {
   const value = props.value;
   if (!value) return;
   drawStanding(value.standing);
+  drawProjects(value.projects);
   root.removeAttribute("data-wait");
-  root.toggleAttribute("data-empty", !value.detail);
-  if (!value.detail) return;
+  root.toggleAttribute("data-empty", !value.batches.length);
   const detail = value.detail;
-  if (changed("list", [value.batches, detail.name])) {
-    drawBatches(value.batches.map((batch) => chip(batch, detail.name)));
+  if (changed("list", [value.batches, detail?.name])) {
+    drawBatches(value.batches.map((batch) => chip(batch, detail?.name)));
   }
+  q(".ba-batch").hidden = !detail; // of a project that no batch in the list was made for
+  if (!detail) return;
   if (seen.batch !== detail.name || changed("state", detail.state)) {
     q(".ba-log").open = detail.state === "failed";
   }
@@ -101,8 +118,11 @@ const refresh = () => {
 
 root.addEventListener("click", (event) => {
   const chosen = event.target.closest("[data-batch]");
+  const project = event.target.closest("[data-project]");
   const button = event.target.closest("[data-do]");
-  if (chosen) {
+  if (project) {
+    trigger("project_select", { project: project.dataset.project });
+  } else if (chosen) {
     trigger("batch_select", { batch: chosen.dataset.batch });
   } else if (button) {
     // Named in full: gradio looks for the names of events in this text.

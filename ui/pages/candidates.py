@@ -1,18 +1,13 @@
 """The Candidates page: make images of prompts, or bring some, and queue them for ranking."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from typing import Any, no_type_check
 
 import gradio as gr
 
-from imgalign.errors import ImgalignError, InputError
-from imgalign.preferences.accounts import Accounts
-from imgalign.preferences.store import Store
-from imgalign.preferences.stored import ItemSamples, item_samples
-from ui.api.small import small_text
-from ui.authority import may_now
+from imgalign.errors import ImgalignError
 from ui.batch_request import (
     IMAGES,
     PROMPTS,
@@ -25,19 +20,15 @@ from ui.batch_request import (
     refuse_what_is_not_offered,
     remarks,
 )
-from ui.batches import Asked, Batch, Batches
+from ui.batches import Asked
 from ui.image_request import SHIPPED
-from ui.links import in_the_app, rank_link, said
+from ui.links import said
 from ui.messages import PRIVATE, shown
 from ui.outlook import table
+from ui.pages.candidates_view import OF_PROJECT, Work, view
 from ui.pages.folding import FOLD, form_heading
-from ui.runs import Runs
-from ui.standing import RANK, Standings, counted
 from ui.theme import asset
 
-MOST_SETS = 24
-"""Sets of a batch that are drawn, the first."""
-LOG_LINES = 80
 SOURCES = (
     ("Prompts", PROMPTS),
     ("Images", IMAGES),
@@ -50,26 +41,6 @@ KEEP = """(prompts) => {
 KEPT = """() => {
   try { return localStorage.getItem("imgalign.candidates.prompts") ?? ""; } catch { return ""; }
 }"""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What the page works on."""
-
-    store: Store
-    runs: Runs
-    batches: Batches
-    standings: Standings
-    model: str
-    project: str
-    people: Accounts
-    only: str | None = None
-    """The project that alone can be ranked in this app, if there is one."""
-
-    @property
-    def freely(self) -> bool:
-        """Whether the event that is being handled may name paths, and start several batches."""
-        return may_now(self.people, "admin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,24 +78,6 @@ NAMES = (
 def form_of(values: tuple[Any, ...]) -> Form:
     """The values of `Fields.all` as a form."""
     return Form(**dict(zip(NAMES, values, strict=True)))
-
-
-def view(work: Work, chosen: str | None) -> dict[str, Any]:
-    """Everything that is drawn: all batches in short, the chosen or newest in full."""
-    found = work.batches.all()
-    names = [batch.name for batch in found]
-    batch = found[names.index(chosen)] if chosen in names else next(iter(found), None)
-    project = work.project if batch is None else batch.asked.project
-    moved = tuple((each.name, each.state, len(each.item_ids)) for each in found)
-    told = work.standings.at(project, moved, admin=work.freely)
-    place = told.page if told else ""
-    if told and told.page == RANK:
-        place = rank_link(told.ranks, only=work.only)
-    return {
-        "standing": told and asdict(told) | {"page": place},
-        "batches": [_short(each) for each in found],
-        "detail": batch and _detail(work, batch),
-    }
 
 
 def explain(work: Work, form: Form, *, at_once: bool = False) -> tuple[str, str]:
@@ -379,10 +332,13 @@ def _connect_form(
 
 
 def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str, Any]) -> None:
-    """Let the buttons of a batch work."""
+    """Let the buttons of projects and of a batch work."""
 
     def select(event: gr.EventData) -> str:
         return str(event.batch)
+
+    def select_project(event: gr.EventData) -> str:
+        return f"{OF_PROJECT}{event.project}"
 
     def stop(event: gr.EventData) -> None:
         shown(lambda: work.batches.stop(str(event.batch)))
@@ -394,6 +350,7 @@ def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str
         shown(lambda: work.batches.forget(str(event.batch)))
 
     shelf.batch_select(select, None, chosen, **PRIVATE).then(**again)
+    shelf.project_select(select_project, None, chosen, **PRIVATE).then(**again)
     shelf.batch_stop(stop, None, None, **PRIVATE).then(**again)
     shelf.batch_resume(resume, None, None, **PRIVATE).then(**again)
     shelf.batch_forget(forget, None, None, **PRIVATE).then(**again)
@@ -409,41 +366,3 @@ def _shelf(demos: tuple[tuple[str, str], ...]) -> gr.HTML:
         elem_id="batches",
         demos=[{"folder": folder, "command": command} for folder, command in demos],
     )
-
-
-def _short(batch: Batch) -> dict[str, Any]:
-    title, project = batch.asked.title, batch.asked.project
-    return {"name": batch.name, "title": title, "project": project, "state": batch.state}
-
-
-def _detail(work: Work, batch: Batch) -> dict[str, Any]:
-    queued = item_samples(work.store, batch.item_ids[:MOST_SETS])
-    sets = len(batch.item_ids)
-    so_far = f"{counted(sets, 'set')} to rank so far. " if sets else ""
-    message = in_the_app(batch.message[:1].upper() + batch.message[1:])
-    if batch.state == "made":
-        so_far = f"{counted(sets, 'set')} queued for ranking. "
-    try:
-        log = work.batches.log(batch.name)
-    except InputError:  # removed meanwhile by another page
-        log = ""
-    return _short(batch) | {
-        "share": batch.share,
-        "said": f"{so_far}{message}",
-        "sets": [_set(work.store, each) for each in queued],
-        "more": sets - len(queued),
-        "rank": rank_link(batch.asked.project, only=work.only),
-        "log": "\n".join(log.splitlines()[-LOG_LINES:]),
-    }
-
-
-def _set(store: Store, item: ItemSamples) -> dict[str, Any]:
-    shown_samples = list(item.sample_ids)
-    if item.samples == "texts":
-        shown_samples = [small_text(store.text(each)) for each in item.sample_ids]
-    return {
-        "id": item.item_id,
-        "prompt": item.prompt,
-        "samples": item.samples,
-        "shown": shown_samples,
-    }

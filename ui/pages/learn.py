@@ -25,6 +25,10 @@ FOR_LEADS = (
     '<div class="recipe"><p>Admins fit reward models; here you see what they are worth.</p></div>'
 )
 EVERYBODY = ""
+ONE_BY_ONE = (
+    "learn from: expected rankings of several samples of a prompt, got likes and dislikes of "
+    "single ones, which prefer none to another; align a model with them on Train, without a reward"
+)
 LOG_LINES = 80
 PER_CENT = 100
 
@@ -80,7 +84,10 @@ def launch(
     learned_from = chosen_project(store, project)
     changes = lines_of(overrides or "")
     chosen = (name or "").strip() or fits.free_name(learned_from)
-    check_fit(store, learned_from, group=group or EVERYBODY, overrides=changes)
+    try:
+        check_fit(store, learned_from, group=group or EVERYBODY, overrides=changes)
+    except InputError as error:
+        raise error if learned_from.compared else InputError(ONE_BY_ONE) from error
     fits.launch(learned_from, group=group or EVERYBODY, name=chosen, overrides=changes)
     return chosen
 
@@ -365,7 +372,8 @@ def facts(report: FitReport) -> list[str]:
 def _label(each: ProjectRankings) -> str:
     if holds_comparisons(each.project):
         return f"{each.project}: {each.rankings} blind comparisons, which test what was learned"
-    return f"{each.project}: {each.rankings} rankings of {each.samples}"
+    judged = "rankings" if each.compared else "likes and dislikes"
+    return f"{each.project}: {each.rankings} {judged} of {each.samples}"
 
 
 def _value(each: ProjectRankings) -> str:
