@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from secrets import token_hex
 
 from imgalign.preferences.accounts import Account
 
@@ -24,9 +23,8 @@ def accounts_table(found: Sequence[Account], by: Account | None) -> str:
         f'<th scope="col">{name}</th>' for name in ("Name", "Role", "Group", "Since", "")
     )
     rows = "".join(_row(each, governed) for each in found)
-    # Another text each time, so that it is drawn anew also where nothing was changed.
     return (
-        f'<div class="results people" data-drawn="{token_hex(4)}"><div class="wide">'
+        '<div class="results people"><div class="wide">'
         f'<table class="accounts"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         "<p>Who is disabled is out at once; what they judged stays and counts. Passwords are known "
         "to their owners alone: who forgot theirs is given a reset link.</p></div>"

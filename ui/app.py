@@ -179,6 +179,7 @@ class Studio:
     accounts: Accounts
     only: str | None
     """The project that alone can be ranked, if there is one."""
+    pulse: Pulse
     server: str
     """Unique name of this process."""
 
@@ -193,6 +194,8 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         login_routes.refuse_network_without_accounts(settings.host, accounts)
     runs = Runs(settings.runs, database=settings.database)
     queue = RunQueue(runs)
+    fits = Fits(runs, database=settings.database)
+    batches = Batches(runs, database=settings.database)
 
     @asynccontextmanager
     async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
@@ -231,19 +234,18 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         store,
         runs,
         queue,
-        Fits(runs, database=settings.database),
-        Batches(runs, database=settings.database),
+        fits,
+        batches,
         Shelf(),
         accounts,
         None if settings.accounts or accounts.exist() else settings.project,
+        Pulse(runs, (runs.processes, fits.processes, batches.processes), store),
         secrets.token_urlsafe(9),
     )
     if settings.has_studio:
         app.include_router(learn_routes.router(studio.fits, store, accounts))
-        started = (runs.processes, studio.fits.processes, studio.batches.processes)
-        pulse = Pulse(runs, started, store)
         app.include_router(
-            studio_routes.router(runs, studio.shelf, accounts, pulse, server=studio.server)
+            studio_routes.router(runs, studio.shelf, accounts, studio.pulse, server=studio.server)
         )
     if "people" in settings.served:
         app.include_router(people_routes.router(store, accounts))
@@ -400,6 +402,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
                 settings.model,
                 settings.first_project,
                 studio.accounts,
+                studio.pulse,
                 studio.only,
             )
             candidates.build(blocks, work, examples=settings.examples, demos=settings.demos)
@@ -410,17 +413,18 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
                 demo=bool(settings.demos) and "candidates" in settings.served,
             )
         case "learn":
-            learn.build(blocks, studio.fits, studio.store)
+            learn.build(blocks, studio.fits, studio.store, studio.pulse)
         case "people":
             people.build(
                 blocks,
                 studio.store,
                 studio.accounts,
+                studio.pulse,
                 project=settings.first_project,
                 from_file=settings.guidelines is not None,
             )
         case "results":
-            results.build(blocks, studio.store, studio.runs, only=studio.only)
+            results.build(blocks, studio.store, studio.runs, studio.pulse, only=studio.only)
         case "train":
             train.build(blocks, studio.queue)
         case "generate":

@@ -16,7 +16,15 @@ PRIVATE: dict[str, Any] = {
     "concurrency_limit": None,
     "api_visibility": "private",
 }
-"""Options of every event: not in the public API, never queued behind one another."""
+"""Options of every event: not in the public API, never queued behind one another.
+
+Gradio drops an event while the one before it is not answered. That is right for a button whose
+second press is a slip; all else needs one of the two below.
+"""
+EACH: dict[str, Any] = PRIVATE | {"trigger_mode": "multiple", "concurrency_limit": 1}
+"""Where each press counts, of what it is: one after the other, none is dropped."""
+LAST: dict[str, Any] = PRIVATE | {"trigger_mode": "always_last"}
+"""Where the last choice counts. Not with data of an event: Gradio repeats those of the first."""
 
 
 def shown(do: Callable[[], T]) -> T:

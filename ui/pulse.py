@@ -7,7 +7,9 @@ file is read twice, and no statement is made. Neither gradio nor torch here.
 
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -21,19 +23,24 @@ from ui.processes import Processes
 from ui.run_queue import QUEUE
 from ui.runs import LAUNCHES, Runs
 
-Page: TypeAlias = Literal["candidates", "learn", "train"]
+Page: TypeAlias = Literal["candidates", "learn", "train", "people", "results"]
 FOLDERS: dict[Page, tuple[str, ...]] = {
     "candidates": (BATCHES, FITS, LAUNCHES),
     "learn": (FITS,),
     "train": (LAUNCHES,),
 }
-"""Of the processes that a page tells of, in the folder of runs."""
+"""Of the processes that a page tells of, in the folder of runs. The others tell of the store."""
 IN_RUN = ("", STATUS, METRICS, SAMPLES, "evaluation", "contract.json")
 """What changes in a run; all else of it is written as a whole, which changes its folder."""
 STORE_SECONDS = 8.0
 """Between two looks at the store, in which others rank meanwhile."""
 ANYWAY_SECONDS = 60.0
 """Until a page is drawn anew in any case, for what lies elsewhere."""
+TIMES_AT_REST = 20
+"""Times that its slowest drawing of late took, until a page that tells of the store is drawn anew:
+each that is open takes at most a twentieth of a core, however large the store is."""
+DRAWINGS_KEPT = 8
+"""The latest drawings of a page, of all who have it open."""
 
 
 class Pulse:
@@ -51,20 +58,30 @@ class Pulse:
         self._processes = {each.folder.name: each for each in processes}
         self._store = store
         self._clock = clock
-        self._looked: tuple[float, Hashable] | None = None
+        self._looked: dict[Page, tuple[float, Hashable]] = {}
+        self._took: dict[Page, deque[float]] = defaultdict(lambda: deque(maxlen=DRAWINGS_KEPT))
         self._read: dict[Path, tuple[Hashable, tuple[int, str | None] | None]] = {}
 
     def of(self, page: Page) -> str:
         """Another text whenever what a page draws may be another."""
+        if page not in FOLDERS:
+            return _short(self._of_store(page))
         folder = self._runs.folder
         mark = (
             int(self._clock() // ANYWAY_SECONDS),
             _times(folder / QUEUE),
             [self._run(each) for each in _inside(folder) if not each.name.startswith(".")],
             [self._started(each) for each in FOLDERS[page]],
-            None if page == "train" else self._of_store(),
+            None if page == "train" else self._of_store(page),
         )
-        return sha256(repr(mark).encode()).hexdigest()[:16]
+        return _short(mark)
+
+    @contextmanager
+    def drawing(self, page: Page) -> Iterator[None]:
+        """Around what draws a page from the store: what it takes is how long the page rests."""
+        begun = self._clock()
+        yield
+        self._took[page].append(self._clock() - begun)
 
     def _run(self, entry: os.DirEntry[str]) -> Hashable:
         path = Path(entry.path)
@@ -100,15 +117,23 @@ class Pulse:
         launch = self._processes[path.parent.name].launched(path.stem)
         return None if launch is None or not launch.birth else (launch.pid, launch.birth)
 
-    def _of_store(self) -> Hashable:
+    def _of_store(self, page: Page) -> Hashable:
         """Of the files of the store; of a server of databases the time alone, seldom."""
         now = self._clock()
-        if self._looked is None or now - self._looked[0] >= STORE_SECONDS:
-            path = self._store.database.path
-            files = () if path is None else (path, path.with_name(f"{path.name}-wal"))
-            mark = now if path is None else tuple(map(_times, files))
-            self._looked = now, mark
-        return self._looked[1]
+        rest = max(STORE_SECONDS, TIMES_AT_REST * max(self._took[page], default=0.0))
+        before, mark = self._looked.get(page, (-rest, None))
+        if now - before < rest and mark is not None:
+            return mark
+        path = self._store.database.path
+        files = () if path is None else (path, path.with_name(f"{path.name}-wal"))
+        minute = int(now // ANYWAY_SECONDS) if page not in FOLDERS else 0
+        mark = (minute, now) if path is None else (minute, *map(_times, files))
+        self._looked[page] = now, mark
+        return mark
+
+
+def _short(mark: Hashable) -> str:
+    return sha256(repr(mark).encode()).hexdigest()[:16]
 
 
 def _inside(folder: Path) -> list[os.DirEntry[str]]:

@@ -12,6 +12,7 @@ from imgalign.preferences.store import Store
 from ui.batches import Asked, Batch, Batches
 from ui.fits import Fits
 from ui.pages.candidates_view import OF_PROJECT, Work, view
+from ui.pulse import Pulse
 from ui.runs import Runs
 from ui.standing import Standings
 
@@ -21,7 +22,8 @@ def work(store: Store, tmp_path: Path) -> Work:
     runs, now = Runs(tmp_path / "runs"), iter(range(0, 10_000, 60))
     batches = Batches(runs)
     standings = Standings(store, runs, Fits(runs), batches, clock=lambda: next(now))
-    return Work(store, runs, batches, standings, "storybook", "default", Accounts(store.database))
+    people, pulse = Accounts(store.database), Pulse(runs, (), store)
+    return Work(store, runs, batches, standings, "storybook", "default", people, pulse)
 
 
 def line_of(value: dict[str, Any]) -> str:

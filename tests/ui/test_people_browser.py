@@ -232,8 +232,8 @@ def test_without_judgements_the_page_says_what_is_missing(page: Any, address: st
     page.goto(f"{address}/people")
     page.locator("#people").get_by_role("link", name="Candidates").wait_for()
     add_items(1)
-    page.reload()
     page.get_by_text("Nobody has judged anything in this project yet").wait_for()
+    expect(page.locator("#people-project input")).to_have_value("default")
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(

@@ -24,6 +24,7 @@ from ui.pulse import Page, Pulse
 from ui.runs import Runs
 
 PAGES: tuple[Page, ...] = ("candidates", "learn", "train")
+OF_THE_STORE: tuple[Page, ...] = ("people", "results")
 
 
 def write_status(folder: Path, **facts: Any) -> None:
@@ -131,12 +132,43 @@ def test_the_end_of_a_process_changes_the_marks_of_pages_that_tell_of_it(
 def test_what_others_rank_is_seen_a_little_later_where_it_is_told(
     pulse: Pulse, clock: list[float], add_items: Any
 ) -> None:
-    before = {page: pulse.of(page) for page in PAGES}
+    pages = (*PAGES, *OF_THE_STORE)
+    before = {page: pulse.of(page) for page in pages}
     add_items(1)
-    assert {page: pulse.of(page) for page in PAGES} == before
+    assert {page: pulse.of(page) for page in pages} == before
     clock[0] += 8
-    changed = [page for page in PAGES if pulse.of(page) != before[page]]
-    assert changed == ["candidates", "learn"]
+    changed = [page for page in pages if pulse.of(page) != before[page]]
+    assert changed == ["candidates", "learn", *OF_THE_STORE]
+
+
+@pytest.mark.parametrize("page", OF_THE_STORE)
+def test_a_page_whose_drawing_is_slow_rests_twenty_times_as_long(
+    page: Page, pulse: Pulse, clock: list[float], add_items: Any
+) -> None:
+    with pulse.drawing(page):
+        clock[0] += 2
+    with pulse.drawing(page):  # of a smaller project
+        clock[0] += 0.5
+    drawn: list[float] = []
+    mark, begun = pulse.of(page), clock[0]
+    while clock[0] < begun + 130:
+        clock[0] += 2
+        add_items(1, prompts=[f"at {clock[0]}"])
+        if pulse.of(page) != mark:
+            mark = pulse.of(page)
+            drawn.append(clock[0] - begun)
+    assert drawn == [40, 80, 120]
+
+
+@pytest.mark.parametrize("page", OF_THE_STORE)
+def test_what_lies_outside_of_the_store_is_seen_within_some_minutes(
+    page: Page, pulse: Pulse, clock: list[float]
+) -> None:
+    before = pulse.of(page)
+    clock[0] += 8
+    assert pulse.of(page) == before
+    clock[0] += 60
+    assert pulse.of(page) != before
 
 
 @pytest.mark.browser

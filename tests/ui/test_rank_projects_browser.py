@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rank_page import press
+from rank_page import press, wait_until
 from served_app import served
 from waited import expect
 
@@ -78,3 +78,29 @@ def test_a_project_is_chosen_on_a_phone(page: Any, address: str, add_items: Any)
     enter(page, address)
     page.get_by_label("Project").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+def test_a_project_chosen_while_a_judgement_is_saved_comes_after_it(
+    page: Any, address: str, store: Any, add_items: Any
+) -> None:
+    add_items(2)
+    add_items(1, project="cats", num_images=3)
+    enter(page, f"{address}/?project=default")
+    chooser = page.get_by_label("Project")
+    chooser.wait_for()
+    held: list[Any] = []
+    page.route("**/api/rank/submit", lambda route: held.append(route))
+    press(page, "b Enter")
+    wait_until(page, lambda: held)
+    chooser.select_option("cats")
+    held.pop().continue_()
+    expect(page.locator(".rk-tile")).to_have_count(3)
+    expect(page.locator(".rk-count")).to_have_text("0 of 1")
+    assert [each.item_id for each in store.history("Ada")] != []
+    press(page, "b Enter")
+    wait_until(page, lambda: held)
+    chooser.select_option("default")
+    held.pop().abort()
+    page.get_by_text("Not saved yet").wait_for()
+    expect(chooser).to_have_value("cats")
+    expect(page.locator(".rk-tile")).to_have_count(3)

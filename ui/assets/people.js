@@ -19,4 +19,15 @@ element.addEventListener("click", (event) => {
   button.disabled = true; // until the table is drawn anew
   trigger(button.dataset.do, { of: button.dataset.of, role: button.dataset.role });
 });
+// Rows move when others come: the keyboard stays with the row that it was on.
+let held = null;
+element.addEventListener("focusin", ({ target }) => { held = { ...target.dataset }; });
+watch("value", () => {
+  const now = document.activeElement;
+  if (!held?.of || !element.contains(now) || now.dataset.of === held.of) return;
+  const own = [...element.querySelectorAll("button[data-of]")].filter((each) => each.dataset.of === held.of);
+  const same = own.find(({ dataset }) => dataset.do === held.do && dataset.role === held.role) ?? own[0];
+  if (same) same.focus({ preventScroll: true });
+  else now.blur();
+});
 orderWhenThere();

@@ -63,8 +63,17 @@ const offerProjects = async () => {
   );
 };
 
+// What is on its way to the server is of the set on the screen: the project that was chosen last comes
+// after it. Where it is not saved, the set and its message stay, and the list says whose they are.
+let wanted = null;
 const goTo = async (name) => {
-  if (busy || name === project) return;
+  wanted = name;
+  const waited = Boolean(busy);
+  while (busy) await new Promise((done) => setTimeout(done, 50));
+  if (wanted !== name) return;
+  wanted = null;
+  if (waited && retry) projectList.value = project ?? item?.project;
+  if (name === project || (waited && retry)) return;
   if (session) persist();
   project = name;
   save("project", name);

@@ -15,7 +15,7 @@ from imgalign.preferences.accounts import INVITATION, ROLES, Account, Accounts, 
 from imgalign.preferences.resets import Resets
 from ui.accounts_table import accounts_table
 from ui.authority import account
-from ui.messages import PRIVATE, done, shown
+from ui.messages import EACH, PRIVATE, done, shown
 from ui.roles import refusal
 from ui.theme import asset
 
@@ -115,43 +115,42 @@ def draw_table() -> Rows:
     return Rows(gr.HTML("", js_on_load=asset("people.js"), padding=False, elem_id="accounts"), link)
 
 
-def connect(page: gr.Blocks, people: Accounts, fields: Fields, below: Rows) -> None:
-    """Let the form and the table work."""
+def connect(
+    page: gr.Blocks, people: Accounts, fields: Fields, below: Rows, again: dict[str, Any]
+) -> None:
+    """Let the form and the table work; `again` is the event that has the table drawn anew."""
     rows = below.table
 
-    def open_page() -> tuple[Any, str]:
+    def open_page() -> Any:
         by = account()
-        roles = list(by.governed) if by else [TO_ALL]
-        return gr.Dropdown(choices=roles, value=TO_ALL), shown(lambda: table(people, by))
+        return gr.Dropdown(choices=list(by.governed) if by else [TO_ALL], value=TO_ALL)
 
     def invite(role: str | None, group: str | None) -> str:
         return shown(lambda: invited(people, account(), role, group))
 
-    def doing(what: str) -> Callable[[gr.EventData], str]:
-        def handler(event: gr.EventData) -> str:
+    def doing(what: str) -> Callable[[gr.EventData], None]:
+        def handler(event: gr.EventData) -> None:
             role = str(event.role) if what == "role" else None
             done(lambda: change(people, account(), what, str(event.of), role))
-            return shown(lambda: table(people, account()))
 
         return handler
 
-    def reset(event: gr.EventData) -> tuple[Any, str]:
+    def reset(event: gr.EventData) -> Any:
         of, by = str(event.of), account()
         made: list[str] = []
         done(lambda: made.append(reset_link(people, by, of)))
         link = [gr.Textbox(each, label=f"Reset link for {of}", visible=True) for each in made]
-        return next(iter(link), gr.skip()), shown(lambda: table(people, by))
+        return next(iter(link), gr.skip())
 
-    page.load(open_page, outputs=[fields.role, rows], **PRIVATE)
+    page.load(open_page, outputs=fields.role, **PRIVATE)
     fields.invite.click(invite, [fields.role, fields.group], fields.link, **PRIVATE).success(
         None, fields.link, fields.link, js=AS_LINK, **PRIVATE
     )
-    rows.account_disable(doing("disable"), None, rows, **PRIVATE)
-    rows.account_enable(doing("enable"), None, rows, **PRIVATE)
-    rows.account_role(doing("role"), None, rows, **PRIVATE)
-    rows.account_reset(reset, None, [below.reset_link, rows], **PRIVATE).success(
-        None, below.reset_link, below.reset_link, js=AS_LINK, **PRIVATE
-    )
+    rows.account_disable(doing("disable"), None, None, **EACH).then(**again)
+    rows.account_enable(doing("enable"), None, None, **EACH).then(**again)
+    rows.account_role(doing("role"), None, None, **EACH).then(**again)
+    made = rows.account_reset(reset, None, below.reset_link, **EACH)
+    made.success(None, below.reset_link, below.reset_link, js=AS_LINK, **PRIVATE).then(**again)
 
 
 def _acting(people: Accounts, by: Account | None) -> Account:

@@ -23,9 +23,10 @@ from ui.batch_request import (
 from ui.batches import Asked
 from ui.image_request import SHIPPED
 from ui.links import said
-from ui.messages import PRIVATE, shown
+from ui.messages import EACH, LAST, PRIVATE, shown
 from ui.outlook import table
 from ui.pages.candidates_view import OF_PROJECT, Work, view
+from ui.pages.drawing import draw_by
 from ui.pages.folding import FOLD, form_heading
 from ui.theme import asset
 
@@ -136,7 +137,8 @@ def build(
             shelf = _shelf(demos)
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
-        value = shown(lambda: view(work, which))
+        with work.pulse.drawing("candidates"):
+            value = shown(lambda: view(work, which))
         now = repr(value)
         return (gr.skip() if now == before else value), now
 
@@ -173,19 +175,17 @@ def build(
             {"used": form.upload},
         )
 
-    again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [shelf, latest], **PRIVATE}
+    again = draw_by(refresh, [chosen, latest], [shelf, latest], at=shelf, when=[page.load])
     explain_form: dict[str, Any] = {
         "fn": explain_now,
         "inputs": fields.all,
         "outputs": [notes, cost],
         # One after another: what is said of an earlier form never replaces that of a later one.
-        **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain candidates"},
+        **LAST | {"concurrency_limit": 1, "concurrency_id": "explain candidates"},
     }
     # In the browser, at once: an answer of the server would come after what was typed meanwhile.
     page.load(None, None, fields.prompts, js=KEPT, **PRIVATE)
     page.load(open_page, None, [fields.model, fields.project], **PRIVATE).then(**explain_form)
-    page.load(**again)
-    shelf.moved(**again)
     _connect_form(fields, tools, sending, folds, refusal, explain_form)
     outputs = [chosen, refusal, fields.first_seed, fields.project, fields.upload, sending]
     begun = start.click(begin, fields.all, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)
@@ -310,19 +310,17 @@ def _connect_form(
 
     keep: dict[str, Any] = {"fn": None, "inputs": fields.prompts, "js": KEEP, **PRIVATE}
     shown_for = [folds["typed"], folds["found"], fields.place, sending]
-    fields.source.input(choose, fields.source, shown_for, **PRIVATE).then(**explain_form)
+    fields.source.input(choose, fields.source, shown_for, **LAST).then(**explain_form)
     for edit in (fields.prompts.change, fields.place.blur, fields.first_seed.blur):
-        edit(**explain_form, trigger_mode="always_last")
-    for field in (
-        *(fields.model, fields.per_prompt, fields.project),
-        *(fields.steps, fields.guidance, fields.overlap),
-    ):
-        field.input(**explain_form, trigger_mode="always_last")
+        edit(**explain_form)
+    numbers = (fields.per_prompt, fields.steps, fields.guidance, fields.overlap)
+    for field in (fields.model, fields.project, *numbers):
+        field.input(**explain_form)
     fields.prompts.change(**keep)
-    tools.prompts_opened(add_prompts, fields.prompts, fields.prompts, **PRIVATE).then(
+    tools.prompts_opened(add_prompts, fields.prompts, fields.prompts, **EACH).then(
         **explain_form
     ).then(**keep)
-    sending.files_sent(send, None, fields.upload, **PRIVATE).then(**explain_form)
+    sending.files_sent(send, None, fields.upload, **EACH).then(**explain_form)
     for field in fields.all[:-1]:
         if isinstance(field, gr.State):
             continue
@@ -349,11 +347,11 @@ def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str
     def forget(event: gr.EventData) -> None:
         shown(lambda: work.batches.forget(str(event.batch)))
 
-    shelf.batch_select(select, None, chosen, **PRIVATE).then(**again)
-    shelf.project_select(select_project, None, chosen, **PRIVATE).then(**again)
-    shelf.batch_stop(stop, None, None, **PRIVATE).then(**again)
-    shelf.batch_resume(resume, None, None, **PRIVATE).then(**again)
-    shelf.batch_forget(forget, None, None, **PRIVATE).then(**again)
+    shelf.batch_select(select, None, chosen, **EACH).then(**again)
+    shelf.project_select(select_project, None, chosen, **EACH).then(**again)
+    shelf.batch_stop(stop, None, None, **EACH).then(**again)
+    shelf.batch_resume(resume, None, None, **EACH).then(**again)
+    shelf.batch_forget(forget, None, None, **EACH).then(**again)
 
 
 def _shelf(demos: tuple[tuple[str, str], ...]) -> gr.HTML:

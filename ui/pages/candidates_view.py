@@ -13,6 +13,7 @@ from ui.api.small import small_text
 from ui.authority import may_now
 from ui.batches import Batch, Batches
 from ui.links import in_the_app, rank_link
+from ui.pulse import Pulse
 from ui.runs import Runs
 from ui.standing import RANK, Standings, counted
 
@@ -34,6 +35,7 @@ class Work:
     model: str
     project: str
     people: Accounts
+    pulse: Pulse
     only: str | None = None
     """The project that alone can be ranked in this app, if there is one."""
 

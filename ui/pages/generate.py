@@ -23,7 +23,7 @@ from ui.image_request import (
 )
 from ui.links import CHECKPOINT, STRENGTH, rank_link, said
 from ui.loras import Loras
-from ui.messages import PRIVATE
+from ui.messages import EACH, LAST, PRIVATE
 from ui.pages.folding import form_heading
 from ui.pages.lora_files import connect, listed, lora_files
 from ui.run_queue import TRAINS
@@ -127,9 +127,9 @@ def _form() -> dict[str, Component]:
         visible=False,
         elem_id="lock",
     )
-    rewriter.change(_ask_for_words, rewriter, lock, **PRIVATE)
+    rewriter.change(_ask_for_words, rewriter, lock, **LAST)
     for each in lists:
-        each.change(_ask_for_more, lists, [*more, *strengths], **PRIVATE)
+        each.change(_ask_for_more, lists, [*more, *strengths], **LAST)
     return {
         "adapter": first,
         "prompts": prompts,
@@ -291,18 +291,18 @@ def build(
     # Not queued by gradio: requests take turns themselves, and those that wait say so.
     answers = [compare, start, cancel, sending, wrong]
     running = start.click(begin, list(form.values()), answers, **PRIVATE)
-    running.then(_rest, None, [start, cancel], **PRIVATE)
+    running.then(_rest, None, [start, cancel], **LAST)
     fits = partial(_fitting, project)
-    running.success(fits, [compare, how, proposed], [how, place, sent, proposed], **PRIVATE)
+    running.success(fits, [compare, how, proposed], [how, place, sent, proposed], **LAST)
     # One after the other: a view that was on its way would take the place of the last word.
     stopped = cancel.click(None, None, None, cancels=[running], **PRIVATE)
-    stopped.then(_halt, compare, [compare, start, cancel], **PRIVATE)
-    how.input(partial(_proposal, project), [how, proposed], [place, sent, proposed], **PRIVATE)
+    stopped.then(_halt, compare, [compare, start, cancel], **LAST)
+    how.input(partial(_proposal, project), [how, proposed], [place, sent, proposed], **LAST)
     sends = partial(_sent, store, shelf, project, only)
     go.click(sends, [compare, how, overlap, place], [sent, place], **PRIVATE)
     connect(files, [form["adapter"], *_more(form)], nothing, loras=loras, missing=missing)
-    compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
-    compare.restore(reload, None, [compare, sending], **PRIVATE)
+    compare.idea(_add_idea, form["prompts"], form["prompts"], **EACH)
+    compare.restore(reload, None, [compare, sending], **EACH)
 
 
 def _sent(

@@ -16,9 +16,11 @@ from ui.authority import needs_role
 from ui.fits import Fit, Fits, check_fit
 from ui.forms import lines_of
 from ui.links import in_the_app
-from ui.messages import PRIVATE, shown
+from ui.messages import EACH, LAST, PRIVATE, shown
+from ui.pages.drawing import draw_by
 from ui.pages.folding import FOLD, form_heading
 from ui.pages.setting_fields import controls_field
+from ui.pulse import Pulse
 from ui.theme import asset
 
 FOR_LEADS = (
@@ -92,7 +94,7 @@ def launch(
     return chosen
 
 
-def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
+def build(page: gr.Blocks, fits: Fits, store: Store, pulse: Pulse) -> None:
     """Draw the page inside the current Blocks."""
     chosen = gr.State(None)
     latest = gr.State("")
@@ -123,7 +125,8 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     explain_form = _connect_settings(settings, project, folded, table)
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
-        value = shown(lambda: view(fits, store, which))
+        with pulse.drawing("learn"):
+            value = shown(lambda: view(fits, store, which))
         now = repr(value)
         return (gr.skip() if now == before else value), now
 
@@ -151,11 +154,9 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
         gr.Info(f"{begun} is being fitted")
         return begun, choose(which)[1], ""
 
-    again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [shelf, latest], **PRIVATE}
+    again = draw_by(refresh, [chosen, latest], [shelf, latest], at=shelf, when=[page.load])
     page.load(open_page, outputs=[project, group, name], **PRIVATE).then(**explain_form)
-    page.load(**again)
-    shelf.moved(**again)
-    project.input(choose, project, [group, name], **PRIVATE).then(**explain_form)
+    project.input(choose, project, [group, name], **LAST).then(**explain_form)
     inputs, outputs = [project, group, name, settings.overrides], [chosen, name, settings.refusal]
     begun = start.click(start_fit, inputs, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)
     begun.then(**again)
@@ -211,12 +212,12 @@ def _connect_settings(
         "inputs": [project, settings.overrides],
         "outputs": [folded, table, settings.controls, settings.notes],
         # One after another: what is said of an earlier form never replaces that of a later one.
-        **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain fit"},
+        **LAST | {"concurrency_limit": 1, "concurrency_id": "explain fit"},
     }
-    settings.controls.setting_written(
-        lambda: "", None, settings.refusal, **PRIVATE, trigger_mode="multiple"
-    ).then(**explain_form)
-    settings.overrides.blur(**explain_form, trigger_mode="always_last")
+    settings.controls.setting_written(lambda: "", None, settings.refusal, **EACH).then(
+        **explain_form
+    )
+    settings.overrides.blur(**explain_form)
     return explain_form
 
 
@@ -234,9 +235,9 @@ def _connect_shelf(fits: Fits, shelf: gr.HTML, chosen: gr.State, again: dict[str
     def forget(event: gr.EventData) -> None:
         shown(lambda: fits.forget(str(event.fit)))
 
-    shelf.fit_select(select, None, chosen, **PRIVATE).then(**again)
-    shelf.fit_stop(stop, None, None, **PRIVATE).then(**again)
-    shelf.fit_forget(forget, None, None, **PRIVATE).then(**again)
+    shelf.fit_select(select, None, chosen, **EACH).then(**again)
+    shelf.fit_stop(stop, None, None, **EACH).then(**again)
+    shelf.fit_forget(forget, None, None, **EACH).then(**again)
 
 
 def _shelf() -> gr.HTML:

@@ -10,7 +10,7 @@ from imgalign.errors import ImgalignError
 from ui.image_request import BASE_ONLY, LORAS
 from ui.links import said
 from ui.loras import Loras
-from ui.messages import PRIVATE
+from ui.messages import EACH
 from ui.theme import asset
 
 
@@ -69,5 +69,5 @@ def connect(
         return drawn(chosen)
 
     outputs = [files, nothing, *lists]
-    files.lora_sent(choose_sent, list(lists), outputs, **PRIVATE)
-    files.lora_removed(remove, list(lists), outputs, **PRIVATE)
+    files.lora_sent(choose_sent, list(lists), outputs, **EACH)
+    files.lora_removed(remove, list(lists), outputs, **EACH)

@@ -6,16 +6,17 @@ chosen, rankings go out and come in as files (ui/ranking_files.py), and the proj
 those with accounts, who are invited here (pages/accounts.py).
 """
 
+import json
 from collections.abc import Callable
 from functools import partial
 from html import escape
+from secrets import token_hex
 from typing import Any
 
 import gradio as gr
 
 from imgalign.errors import ImgalignError, InputError, StoreError
 from imgalign.preferences.accounts import Accounts
-from imgalign.preferences.attention import MOST_ITEMS as MOST_ATTENTION
 from imgalign.preferences.attention import add_attention, bring_back, withdraw
 from imgalign.preferences.coverage import queued_projects
 from imgalign.preferences.exclusions import exclude, include
@@ -24,21 +25,17 @@ from imgalign.preferences.guidelines import guidelines_of, set_guidelines
 from imgalign.preferences.openings import open_projects, set_open
 from imgalign.preferences.people import people_of
 from imgalign.preferences.progress import project_progress
-from imgalign.preferences.qualification import (
-    MOST_ITEMS,
-    admit,
-    qualification_of,
-    set_qualification,
-)
+from imgalign.preferences.qualification import admit, qualification_of, set_qualification
 from imgalign.preferences.queue_order import queue_order_of, set_queue_order, valued_items
-from imgalign.preferences.repeats import MOST_REPEATS, ask_again
+from imgalign.preferences.repeats import ask_again
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
 from ui.api.small import small_text
 from ui.authority import account
 from ui.links import said
-from ui.messages import PRIVATE, done, shown
-from ui.pages import accounts
+from ui.messages import EACH, LAST, PRIVATE, done, shown
+from ui.pages import accounts, people_forms
+from ui.pages.drawing import draw_by
 from ui.people_table import (
     attention_table,
     candidates_shown,
@@ -47,8 +44,8 @@ from ui.people_table import (
     progress_shown,
     valued_shown,
 )
+from ui.pulse import Pulse
 from ui.ranking_files import choices
-from ui.theme import asset
 
 NOTHING_QUEUED = (
     '<div class="none-yet" role="status"><h3>Nothing to judge yet</h3><p>Nothing is queued for '
@@ -61,9 +58,14 @@ NEXT_SAID = {
     "informative": "What tells most is ranked first: fit a reward on the Learn page to compute it; "
     "until then the oldest comes",
 }
-USUAL_OVERLAP = 20
-USUAL_SHARE = 60
-"""Percent of a qualification that must be answered as expected."""
+# The project stays over a reload of the tab; browsers may refuse storage.
+KEEP = """(name, drawn) => {
+  try { sessionStorage.setItem("imgalign.people", JSON.stringify(name)); } catch {}
+  return [name, drawn];
+}"""
+KEPT = """() => {
+  try { return [sessionStorage.getItem("imgalign.people") ?? ""]; } catch { return [""]; }
+}"""
 
 
 def tables(store: Store, project: str | None) -> tuple[str, str, str]:
@@ -130,7 +132,7 @@ def ask_first(
 def asked_first(store: Store, project: str | None) -> tuple[int, float]:
     """How many gold items come first, and the percent of them to answer as expected."""
     found = qualification_of(store.database, project) if project else None
-    return (found.num_items, 100 * found.share) if found else (0, USUAL_SHARE)
+    return (found.num_items, 100 * found.share) if found else (0, people_forms.USUAL_SHARE)
 
 
 def repeat(store: Store, project: str | None, count: float | None) -> str:
@@ -155,66 +157,68 @@ def check_attention(
 
 
 def build(
-    page: gr.Blocks, store: Store, people: Accounts, *, project: str, from_file: bool
+    page: gr.Blocks,
+    store: Store,
+    people: Accounts,
+    pulse: Pulse,
+    *,
+    project: str,
+    from_file: bool,
 ) -> None:
     """Draw the page inside the current Blocks; it begins with `project`.
 
     `from_file` says that the guidelines are a file's, which is for all projects.
     """
+    # What is done is done to the project that is on the screen. The list may name another one
+    # already, which still loads: then nothing is done.
+    here, kept = gr.Textbox(visible=False), gr.Textbox(visible=False)
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
             gr.HTML("<h2>Who judges, and how well</h2>", padding=False)
             chosen = gr.Dropdown(label="Project", choices=[], elem_id="people-project")
-            opened, next_up = _opening(), _ranked_next()
+            opened, next_up = people_forms.opening(), people_forms.ranked_next()
         with gr.Column(scale=0, min_width=320, elem_classes="side later"):
             inviting = accounts.draw_form()
-            text, save = _guidelines(from_file=from_file)
-            which, letters, order, overlap, add = _gold_form()
-            adding = _attention_form()
-            first, percent, ask = _qualification()
-            (count, more), (files, sending) = _repeats(), _files()
+            text, save = people_forms.guidelines(from_file=from_file)
+            which, letters, order, overlap, add = people_forms.gold_form()
+            adding = people_forms.attention_form()
+            first, percent, ask = people_forms.qualification()
+            (count, more), (files, sending) = people_forms.repeats(), people_forms.files()
         with gr.Column(scale=1, min_width=320, elem_classes="watched"):
-            table, gold, attention = _tables()
+            table, gold, attention = people_forms.tables()
             rows = accounts.draw_table()
+    figures = [opened, next_up, table, gold, attention, rows.table]
+    forms = [text, which, letters, first, percent, files]
 
-    def open_at(name: str | None) -> tuple[Any, ...]:
+    def open_page(before: str) -> tuple[Any, str]:
+        return offer(_project_in(before) or project)
+
+    def offer(name: str | None) -> tuple[Any, str]:
         names = shown(lambda: queued_projects(store))
         begin = name if name in names else next(iter(names), None)
-        return gr.Dropdown(choices=names, value=begin), *look(begin)
+        return gr.Dropdown(choices=names, value=begin), ""
 
-    def look(name: str | None) -> tuple[Any, ...]:
-        def all_of_it() -> tuple[Any, ...]:
-            sets = latest_items(store, name, limit=MOST_SETS) if name else []
-            return (
-                name in open_projects(store.database, first=project),
-                queue_order_of(store.database, name or ""),
-                *tables(store, name),
-                guidelines_of(store.database, name) if name and not from_file else "",
-                gr.Dropdown(choices=[(prompt, item_id) for item_id, prompt in sets], value=None),
-                candidates_shown(None, []),
-                *asked_first(store, name),
-                choices(store, name),
-            )
+    def draw(name: str | None, drawn: str) -> tuple[Any, ...]:
+        """Figures of the project; its forms only where they are another's, for what is typed."""
 
-        return shown(all_of_it)
+        def both() -> tuple[Any, ...]:
+            found = _figures(store, people, name, first=project)
+            same = found[1] == drawn != ""
+            skipped = tuple(gr.skip() for _ in forms)
+            return *found, *(skipped if same else _forms(store, found[1], from_file=from_file))
 
-    decided = [opened, next_up]
-    everything = [*decided, table, gold, attention, text, which, letters, first, percent, files]
-    again = {
-        "fn": lambda name: shown(lambda: tables(store, name)),
-        "inputs": chosen,
-        "outputs": [table, gold, attention],
-        **PRIVATE,
-    }
+        made: list[tuple[Any, ...]] = []
+        with pulse.drawing("people"):
+            done(lambda: made.append(both()))
+        return made[0] if made else tuple(gr.skip() for _ in everything)
 
-    def changing(event: Callable[..., Any], do: Callable[..., Any], inputs: Any, out: Any) -> None:
-        event(do, inputs, out, **PRIVATE).success(**again)
-
-    page.load(partial(open_at, project), outputs=[chosen, *everything], **PRIVATE)
-    chosen.input(look, chosen, everything, **PRIVATE)
-    sending.rankings_in(open_at, chosen, [chosen, *everything], **PRIVATE)
-    opened.input(partial(_open, store, project), [chosen, opened], opened, **PRIVATE)
-    changing(next_up.input, partial(_rank_next, store), [chosen, next_up], next_up)
+    at = [chosen, here]
+    everything = [chosen, here, *figures, *forms]
+    again = draw_by(draw, at, everything, at=table, when=[chosen.input], js=KEEP)
+    page.load(open_page, kept, at, js=KEPT, **PRIVATE).then(**again)
+    sending.rankings_in(offer, chosen, at, **EACH).then(**again)
+    opened.input(partial(_open, store), [*at, opened], None, **EACH).then(**again)
+    next_up.input(partial(_rank_next, store), [*at, next_up], None, **EACH).then(**again)
     for event, do in (
         (table.person_exclude, partial(exclude, store.database)),
         (table.person_include, partial(include, store.database)),
@@ -223,207 +227,127 @@ def build(
         (attention.attention_withdraw, partial(withdraw, store)),
         (attention.attention_back, partial(bring_back, store)),
     ):
-        event(_to_one(do), chosen, None, **PRIVATE).then(**again)
-    changing(ask.click, partial(_qualify, store), [chosen, first, percent], None)
-    changing(more.click, partial(_once_more, store), [chosen, count], None)
-    changing(adding[-1].click, partial(_attention, store), [chosen, *adding[:2]], None)
-    changing(add.click, partial(_make_gold, store), [which, order, overlap], order)
-    which.input(lambda item: shown(lambda: candidates_of(store, item)), which, letters, **PRIVATE)
-    save.click(partial(_keep, store), [chosen, text], None, **PRIVATE)
-    accounts.connect(page, people, inviting, rows)
+        event(_to_one(do), at, None, **EACH).then(**again)
+    ask.click(partial(_qualify, store), [*at, first, percent], None, **EACH).then(**again)
+    more.click(partial(_once_more, store), [*at, count], None, **PRIVATE).then(**again)
+    adding[-1].click(partial(_attention, store), [*at, *adding[:2]], None, **PRIVATE).then(**again)
+    of_gold = [*at, which, order, overlap]
+    add.click(partial(_make_gold, store), of_gold, order, **PRIVATE).then(**again)
+    which.input(lambda item: shown(lambda: candidates_of(store, item)), which, letters, **LAST)
+    save.click(partial(_keep, store), [*at, text], None, **EACH)
+    accounts.connect(page, people, inviting, rows, again)
+
+
+def _figures(store: Store, people: Accounts, name: str | None, *, first: str) -> tuple[Any, ...]:
+    """What is drawn of a project each time: the list where it has its first project only now, the
+    name, whether it is open, what is ranked next, and all tables.
+    """
+    names = [] if name else queued_projects(store)
+    name = name or next(iter(names), None)
+    texts = (*tables(store, name), accounts.table(people, account()))
+    return (
+        gr.Dropdown(choices=names, value=name) if names else gr.skip(),
+        name or "",
+        name in open_projects(store.database, first=first),
+        queue_order_of(store.database, name or ""),
+        *map(_drawn_anew, texts),
+    )
+
+
+def _forms(store: Store, name: str, *, from_file: bool) -> tuple[Any, ...]:
+    """What the forms begin with in a project."""
+    sets = latest_items(store, name, limit=MOST_SETS) if name else []
+    return (
+        guidelines_of(store.database, name) if name and not from_file else "",
+        gr.Dropdown(choices=[(prompt, item_id) for item_id, prompt in sets], value=None),
+        candidates_shown(None, []),
+        *asked_first(store, name),
+        choices(store, name),
+    )
+
+
+def _project_in(kept: str) -> str | None:
+    """The project that a browser kept; anybody may have changed it since."""
+    try:
+        name = json.loads(kept)
+    except ValueError:
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _drawn_anew(html: str) -> str:
+    """Another text each time, so that a button that did nothing can be pressed again."""
+    return f'<div data-drawn="{token_hex(4)}">{html}</div>'
+
+
+def _on_screen(named: str | None, here: str | None) -> str:
+    """The project that the page shows; InputError where the list names another already."""
+    if (named or "") != (here or ""):
+        raise InputError(
+            f"project {named!r} is still loading and nothing was done; do it once it is shown"
+        )
+    return here or ""
 
 
 def _to_one(do: Callable[..., None]) -> Callable[..., None]:
-    """A handler that does it to what the button in a table is of, in the chosen project."""
+    """A handler that does it to what the button in a table is of, in the project on the screen."""
 
-    def handler(project: str | None, event: gr.EventData) -> None:
-        shown(lambda: do(str(event.of), project=project or ""))
+    def handler(named: str | None, here: str | None, event: gr.EventData) -> None:
+        done(lambda: do(str(event.of), project=_on_screen(named, here)))
 
     return handler
 
 
-def _open(store: Store, first: str, name: str | None, is_open: bool | None) -> bool:
-    """Open a project to annotators or close it; whether it is open, which the box then says."""
-    if done(lambda: set_open(store.database, name or "", bool(is_open), by=account())):
+def _open(store: Store, named: str | None, here: str | None, is_open: bool | None) -> None:
+    """Open a project to annotators or close it."""
+    if done(lambda: set_open(store.database, _on_screen(named, here), bool(is_open), by=account())):
         gr.Info("Annotators may rank it now" if is_open else "Annotators do not see it any more")
-    return name in open_projects(store.database, first=first)
 
 
-def _rank_next(store: Store, name: str | None, order: str | None) -> str:
-    """Choose what is ranked next in a project; what it is, which the form then says."""
-    if done(lambda: set_queue_order(store.database, name or "", order or "")):
-        gr.Info(NEXT_SAID[queue_order_of(store.database, name or "")])
-    return queue_order_of(store.database, name or "")
+def _rank_next(store: Store, named: str | None, here: str | None, order: str | None) -> None:
+    """Choose what is ranked next in a project."""
+    if done(lambda: set_queue_order(store.database, _on_screen(named, here), order or "")):
+        gr.Info(NEXT_SAID[queue_order_of(store.database, here or "")])
 
 
-def _qualify(store: Store, name: str | None, num_items: float | None, share: float | None) -> None:
-    gr.Info(shown(lambda: ask_first(store, name, num_items, share)))
+def _qualify(
+    store: Store,
+    named: str | None,
+    here: str | None,
+    num_items: float | None,
+    share: float | None,
+) -> None:
+    gr.Info(shown(lambda: ask_first(store, _on_screen(named, here), num_items, share)))
 
 
-def _once_more(store: Store, name: str | None, number: float | None) -> None:
-    gr.Info(shown(lambda: repeat(store, name, number)))
+def _once_more(store: Store, named: str | None, here: str | None, number: float | None) -> None:
+    gr.Info(shown(lambda: repeat(store, _on_screen(named, here), number)))
 
 
-def _attention(store: Store, name: str | None, number: float | None, overlap: float | None) -> None:
-    gr.Info(shown(lambda: check_attention(store, name, number, overlap)))
+def _attention(
+    store: Store,
+    named: str | None,
+    here: str | None,
+    number: float | None,
+    overlap: float | None,
+) -> None:
+    gr.Info(shown(lambda: check_attention(store, _on_screen(named, here), number, overlap)))
 
 
 def _make_gold(
-    store: Store, item_id: str | None, expected: str | None, number: float | None
+    store: Store,
+    named: str | None,
+    here: str | None,
+    item_id: str | None,
+    expected: str | None,
+    number: float | None,
 ) -> str:
+    shown(lambda: _on_screen(named, here))
     shown(lambda: add_gold(store, item_id, expected, number))
     gr.Info("It is a gold item now")
     return ""
 
 
-def _keep(store: Store, name: str | None, written: str | None) -> None:
-    shown(lambda: set_guidelines(store.database, name or "", written or ""))
+def _keep(store: Store, named: str | None, here: str | None, written: str | None) -> None:
+    shown(lambda: set_guidelines(store.database, _on_screen(named, here), written or ""))
     gr.Info("Annotators see them when they open the Rank page")
-
-
-def _opening() -> gr.Checkbox:
-    return gr.Checkbox(
-        label="Open to annotators",
-        info="Those with accounts may rank this project; leads rank all",
-        elem_id="project-open",
-    )
-
-
-def _ranked_next() -> gr.Radio:
-    return gr.Radio(
-        label="Ranked next",
-        info="What tells a reward most is computed each time one is fitted; a fifth of the sets "
-        "stays random",
-        choices=[("Oldest first", "oldest"), ("What tells most first", "informative")],
-        value="oldest",
-        elem_id="queue-order",
-    )
-
-
-def _tables() -> tuple[gr.HTML, gr.HTML, gr.HTML]:
-    script = asset("people.js")
-    people = gr.HTML("", js_on_load=script, padding=False, elem_id="people")
-    gold = gr.HTML("", js_on_load=script, padding=False, elem_id="gold")
-    return people, gold, gr.HTML("", js_on_load=script, padding=False, elem_id="attention")
-
-
-def _guidelines(*, from_file: bool) -> tuple[gr.Textbox, gr.Button]:
-    with gr.Accordion("Guidelines", open=False, elem_classes="fold"):
-        if from_file:
-            gr.HTML(
-                '<div class="recipe"><p>They come from a file that the app was started with, for '
-                "all projects: whoever started it can change that file.</p></div>",
-                padding=False,
-            )
-        text = gr.Textbox(
-            label="What you ask of the annotators of this project",
-            info="Plain text; the Rank page shows it before the first set, and by the key g",
-            lines=8,
-            max_lines=16,
-            visible=not from_file,
-            elem_id="people-guidelines",
-        )
-        save = gr.Button("Save", visible=not from_file, elem_id="save-guidelines")
-    return text, save
-
-
-def _count(
-    label: str,
-    value: int,
-    *,
-    elem_id: str,
-    info: str | None = None,
-    least: int = 1,
-    most: int | None = None,
-) -> gr.Number:
-    """A field for a whole number of things."""
-    return gr.Number(
-        label=label,
-        info=info,
-        value=value,
-        precision=0,
-        minimum=least,
-        maximum=most,
-        elem_id=elem_id,
-    )
-
-
-def _gold_form() -> tuple[gr.Dropdown, gr.HTML, gr.Textbox, gr.Number, gr.Button]:
-    with gr.Accordion("Add a gold item", open=False, elem_classes="fold"):
-        which = gr.Dropdown(label="Set", choices=[], elem_id="gold-set")
-        letters = gr.HTML(candidates_shown(None, []), padding=False)
-        order = gr.Textbox(
-            label="Expected order",
-            info="Letters, best first: B > A = C. Those left out are behind, in any order",
-            placeholder="B > A = C",
-            max_lines=1,
-            elem_id="gold-order",
-        )
-        overlap = _count("Annotators who shall judge it", USUAL_OVERLAP, elem_id="gold-overlap")
-        add = gr.Button("Make it gold", elem_id="add-gold")
-    return which, letters, order, overlap, add
-
-
-def _attention_form() -> tuple[gr.Number, gr.Number, gr.Button]:
-    with gr.Accordion("Add attention items", open=False, elem_classes="fold"):
-        count = _count(
-            "Attention items to add",
-            5,
-            info="Sets in which one image belongs to the prompt and the others were made for quite "
-            "different ones; nothing is learned from them",
-            most=MOST_ATTENTION,
-            elem_id="attention-count",
-        )
-        overlap = _count(
-            "Annotators who shall judge each", USUAL_OVERLAP, elem_id="attention-overlap"
-        )
-        button = gr.Button("Add them", elem_id="add-attention")
-    return count, overlap, button
-
-
-def _qualification() -> tuple[gr.Number, gr.Number, gr.Button]:
-    with gr.Accordion("Qualification", open=False, elem_classes="fold"):
-        first = _count(
-            "Gold items that come first",
-            0,
-            info="Everybody judges them before anything else; 0 asks for nothing",
-            least=0,
-            most=MOST_ITEMS,
-            elem_id="qualify-items",
-        )
-        percent = gr.Number(
-            label="Percent to answer as expected",
-            info="Who answers fewer gets nothing more to judge; you may admit them",
-            value=USUAL_SHARE,
-            minimum=1,
-            maximum=100,
-            elem_id="qualify-percent",
-        )
-        ask = gr.Button("Save", elem_id="save-qualification")
-    return first, percent, ask
-
-
-def _repeats() -> tuple[gr.Number, gr.Button]:
-    with gr.Accordion("Ask sets again", open=False, elem_classes="fold"):
-        count = _count(
-            "Sets to ask again",
-            5,
-            info="Judged ones, chosen at random, for everybody who has judged: what they answer "
-            "then is their consistency",
-            most=MOST_REPEATS,
-            elem_id="repeat-count",
-        )
-        button = gr.Button("Queue them", elem_id="repeat-sets")
-    return count, button
-
-
-def _files() -> tuple[gr.HTML, gr.HTML]:
-    with gr.Accordion("Rankings as files", open=False, elem_classes="fold"):
-        taking = gr.HTML("", js_on_load=asset("taking.js"), padding=False, elem_id="take-rankings")
-        sending = gr.HTML(
-            asset("rankings.html"),
-            js_on_load=asset("rankings.js"),
-            padding=False,
-            elem_id="bring-rankings",
-        )
-    return taking, sending

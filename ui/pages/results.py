@@ -1,8 +1,9 @@
 """The Results page: who won each blind comparison, and which maker people prefer over all."""
 
+import json
 from collections.abc import Sequence
 from html import escape
-from typing import get_args
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -14,8 +15,10 @@ from imgalign.preferences.store import Store
 from ui.comparing import cards, downloads
 from ui.leaderboard import ALL, HELD_OUT, LISTED, OF_PROJECT, Asked, Leaderboard, Rated
 from ui.links import said
-from ui.messages import PRIVATE
+from ui.messages import LAST, PRIVATE
+from ui.pages.drawing import draw_by
 from ui.pages.folding import form_heading
+from ui.pulse import Pulse
 from ui.rating_chart import chart
 from ui.runs import Runs
 from ui.theme import asset
@@ -35,6 +38,14 @@ OVER_TIME: dict[Method, str] = {
     "elo": "Elo as it stood after the rankings until then, in points",
 }
 Choices = list[tuple[str, str]]
+# What was chosen stays over a reload of the tab; browsers may refuse storage.
+KEEP = """(...asked) => {
+  try { sessionStorage.setItem("imgalign.results", JSON.stringify(asked)); } catch {}
+  return asked;
+}"""
+KEPT = """() => {
+  try { return [sessionStorage.getItem("imgalign.results") ?? ""]; } catch { return [""]; }
+}"""
 
 
 def choices(store: Store) -> tuple[Choices, Choices, Choices]:
@@ -85,7 +96,9 @@ def table(rated: Rated) -> str:
     )
 
 
-def build(page: gr.Blocks, store: Store, runs: Runs, *, only: str | None = None) -> None:
+def build(
+    page: gr.Blocks, store: Store, runs: Runs, pulse: Pulse, *, only: str | None = None
+) -> None:
     """Draw the page inside the current Blocks; `only` is what alone can be ranked in this app."""
     board = Leaderboard(store, runs, only=only)
     with gr.Row(elem_classes="page", equal_height=False):
@@ -108,14 +121,24 @@ def build(page: gr.Blocks, store: Store, runs: Runs, *, only: str | None = None)
         with gr.Column(scale=1, min_width=320):
             told = gr.HTML(
                 "<p>Reading the rankings …</p>",
-                js_on_load=asset("taking.js"),
+                js_on_load=asset("taking.js") + asset("drawn.js"),
                 padding=False,
                 elem_id="results",
+                draws="results",
             )
 
-    def open_page() -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown, str]:
-        offered, groups, sets = (gr.Dropdown(choices=each, value=ALL) for each in choices(store))
-        return offered, groups, sets, shown(board, Asked())
+    kept = gr.Textbox(visible=False)
+
+    def open_page(before: str) -> tuple[Any, ...]:
+        *places, lines, how = asked_before(before)
+        offered = choices(store)
+        there = [
+            value if value in dict(each).values() else ALL
+            for each, value in zip(offered, places, strict=True)
+        ]
+        lists = [gr.Dropdown(choices=c, value=v) for c, v in zip(offered, there, strict=True)]
+        _, button = list_or_not(there[2])
+        return *lists, how, gr.Textbox(value=lines, visible=there[2] == LISTED), button
 
     def look(
         which: str | None, who: str | None, on: str | None, lines: str | None, how: Method | None
@@ -127,17 +150,29 @@ def build(page: gr.Blocks, store: Store, runs: Runs, *, only: str | None = None)
             listed=(lines or "") if on == LISTED else "",
             method=how or "bradley-terry",
         )
-        return shown(board, asked)
+        with pulse.drawing("results"):
+            return shown(board, asked)
 
     def list_or_not(on: str | None) -> tuple[gr.Textbox, gr.Button]:
         return gr.Textbox(visible=on == LISTED), gr.Button(visible=on == LISTED)
 
-    page.load(open_page, outputs=[project, group, prompts, told], **PRIVATE)
-    prompts.input(list_or_not, prompts, [listed, ask], **PRIVATE)
+    outputs = [project, group, prompts, method, listed, ask]
+    prompts.input(list_or_not, prompts, [listed, ask], **LAST)
     asked_by = [project, group, prompts, listed, method]
-    for each in (project, group, prompts, method):
-        each.input(look, asked_by, told, **PRIVATE)
-    ask.click(look, asked_by, told, **PRIVATE)
+    when = [*(each.input for each in (project, group, prompts, method)), ask.click]
+    again = draw_by(look, asked_by, [told], at=told, when=when, js=KEEP)
+    page.load(open_page, kept, outputs, js=KEPT, **PRIVATE).then(**again)
+
+
+def asked_before(kept: str) -> tuple[str, str, str, str, Method]:
+    """What a browser kept of the form; anybody may have changed it since."""
+    try:
+        project, group, prompts, listed, method = json.loads(kept)
+    except (ValueError, TypeError):
+        project = group = prompts = listed = method = ""
+    texts = [each if isinstance(each, str) else ALL for each in (project, group, prompts, listed)]
+    how = next((each for each in get_args(Method) if each == method), "bradley-terry")
+    return texts[0], texts[1], texts[2], texts[3], how
 
 
 def _ratings(ratings: Ratings, method: Method) -> str:

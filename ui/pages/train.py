@@ -9,8 +9,9 @@ from ui import settings_table
 from ui.authority import is_admin, needs_role
 from ui.form_notes import for_page
 from ui.forms import Form
-from ui.messages import PRIVATE, shown
+from ui.messages import EACH, PRIVATE, shown
 from ui.monitor import view
+from ui.pages.drawing import draw_by
 from ui.pages.train_form import connect_form, draw_fields
 from ui.run_queue import RunQueue
 from ui.starting import begin
@@ -72,16 +73,14 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
         shown(lambda: runs.delete(str(event.run), typed=str(event.typed)))
         gr.Info(f"{event.run} is deleted")
 
-    again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [monitor, latest], **PRIVATE}
-    page.load(**again)
-    monitor.moved(**again)
+    again = draw_by(refresh, [chosen, latest], [monitor, latest], at=monitor, when=[page.load])
     keep = connect_form(page, queue, fields, folded, table, monitor)
     outputs = [chosen, fields.name, fields.refusal]
     fields.start.click(start_run, fields.typed, outputs, **PRIVATE).then(**again).then(**keep)
-    monitor.run_select(select, None, chosen, **PRIVATE).then(**again)
-    monitor.run_stop(stop, None, None, **PRIVATE).then(**again)
-    monitor.run_resume(resume, None, None, **PRIVATE).then(**again)
-    monitor.run_delete(delete, None, None, **PRIVATE).then(**again)
+    monitor.run_select(select, None, chosen, **EACH).then(**again)
+    monitor.run_stop(stop, None, None, **EACH).then(**again)
+    monitor.run_resume(resume, None, None, **EACH).then(**again)
+    monitor.run_delete(delete, None, None, **EACH).then(**again)
     _connect_line(queue, monitor, again)
 
 
@@ -111,9 +110,9 @@ def _connect_line(queue: RunQueue, monitor: gr.HTML, again: dict[str, Any]) -> N
         shown(lambda: queue.start_now(str(event.run)))
         gr.Info(f"{event.run} is starting")
 
-    monitor.line_move(move, None, None, **PRIVATE).then(**again)
-    monitor.line_remove(remove, None, None, **PRIVATE).then(**again)
-    monitor.line_start(start_now, None, None, **PRIVATE).then(**again)
+    monitor.line_move(move, None, None, **EACH).then(**again)
+    monitor.line_remove(remove, None, None, **EACH).then(**again)
+    monitor.line_start(start_now, None, None, **EACH).then(**again)
 
 
 def _monitor() -> gr.HTML:

@@ -13,7 +13,7 @@ from ui.authority import needs_role
 from ui.controls import controls
 from ui.form_notes import describe, explain, judges, prospects
 from ui.forms import Form
-from ui.messages import PRIVATE, shown
+from ui.messages import EACH, LAST, PRIVATE, shown
 from ui.pages.setting_fields import controls_field
 from ui.run_queue import RunQueue
 from ui.runs import Runs
@@ -138,7 +138,7 @@ def connect_form(
         return fill(form, form.recipe)
 
     # One after another: what is said of an earlier form never replaces that of a later one.
-    in_turn = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain"}
+    in_turn = LAST | {"concurrency_limit": 1, "concurrency_id": "explain"}
     explained = [folded, table, *fields.explained]
     explain_form: dict[str, Any] = {
         "fn": _explaining(runs),
@@ -154,14 +154,13 @@ def connect_form(
         choose,
         [fields.recipe, fields.overrides],
         [fields.about, fields.reward, fields.name, *explained],
-        trigger_mode="always_last",
         **in_turn,
     ).then(**keep)
     fields.reward.input(**explain_form).then(**keep)
-    fields.controls.setting_written(
-        lambda: "", None, fields.refusal, **PRIVATE, trigger_mode="multiple"
-    ).then(**explain_form).then(**keep)
-    fields.overrides.blur(**explain_form, trigger_mode="always_last")
+    fields.controls.setting_written(lambda: "", None, fields.refusal, **EACH).then(
+        **explain_form
+    ).then(**keep)
+    fields.overrides.blur(**explain_form)
     # What is pasted into a text box is no `input` to gradio.
     fields.overrides.change(**keep)
     fields.name.change(**keep)
@@ -171,7 +170,7 @@ def connect_form(
     fields.fix.click(lambda text: text, fields.fixed, fields.overrides, **PRIVATE).then(
         **explain_form
     ).then(**keep)
-    monitor.run_copy(copy, None, fields.filled, **PRIVATE).success(**explain_form).then(**keep)
+    monitor.run_copy(copy, None, fields.filled, **EACH).success(**explain_form).then(**keep)
     return keep
 
 
