@@ -146,9 +146,9 @@ and few enough for any number of judgements."""
 
 def judged_forms(store: Store, project: str, samples: Samples | None = None) -> Forms:
     """How a project was judged, by the oldest and newest of its judged items; nothing without."""
-    of_project = (items.c.project == project, items.c.given > 0, ~is_attention())
+    of_project = [items.c.project == project, items.c.given > 0, ~is_attention()]
     if samples is not None:
-        of_project = (*of_project, items.c.samples == samples)
+        of_project.append(items.c.samples == samples)
     found: set[bool] = set()
     with store.database.read() as connection:
         for order in (items.c.sequence, items.c.sequence.desc()):

@@ -82,7 +82,7 @@ class Plain:
             for each in held
             if each != who and each not in self.uncounted and not self.judged(each, item.item_id)
         ]
-        return self.given(item.item_id) + len(others) < item.overlap
+        return bool(self.given(item.item_id) + len(others) < item.overlap)
 
     def counts(self, who: str, now: Any) -> Counts:
         left = sum(self.available(who, item, now) for item in self.items)
