@@ -171,7 +171,8 @@ def asked_before(kept: str) -> tuple[str, str, str, str, Method]:
     except (ValueError, TypeError):
         project = group = prompts = listed = method = ""
     texts = [each if isinstance(each, str) else ALL for each in (project, group, prompts, listed)]
-    how = next((each for each in get_args(Method) if each == method), "bradley-terry")
+    methods: tuple[Method, ...] = get_args(Method)
+    how: Method = next((each for each in methods if each == method), "bradley-terry")
     return texts[0], texts[1], texts[2], texts[3], how
 
 
