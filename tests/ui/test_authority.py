@@ -244,18 +244,19 @@ def test_sessions_decide_what_the_events_of_a_browser_do(
                 if each["props"].get("elem_id") == "queue-order"
             )
             (order,) = (each for each in found if [radio, "input"] in each["targets"])
-            both = ["default", "informative"]
+            chosen, *_ = order["inputs"]
+            wanted = ["default", "default", "informative"]  # the project that is on the screen, too
             for browser_of, status in ((no, 401), (ann, 403)):
-                assert sent(browser_of, order, both, session="order").status_code == status
+                assert sent(browser_of, order, wanted, session="order").status_code == status
             assert queue_order_of(store.database, "default") == "oldest"
             (opens,) = (
                 each
                 for each in found
-                if radio in each["outputs"] and "load" in {event for _, event in each["targets"]}
+                if chosen in each["outputs"] and "load" in {event for _, event in each["targets"]}
             )
-            assert sent(lu, opens, [], session="order").status_code == 200
+            assert sent(lu, opens, [""], session="order").status_code == 200
             assert '"success":true' in told(lu, session="order")
-            assert sent(lu, order, both, session="order").status_code == 200
+            assert sent(lu, order, wanted, session="order").status_code == 200
             assert '"success":true' in told(lu, session="order")
             assert queue_order_of(store.database, "default") == "informative"
 

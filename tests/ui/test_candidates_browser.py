@@ -175,7 +175,7 @@ def test_images_are_sent_from_the_browser_to_a_project_of_their_own(
     page.get_by_text("3 images sent.").wait_for()
     chooser.set_input_files({"name": "0.png", "mimeType": "image/png", "buffer": small_png(1)})
     page.get_by_text("0.png: there is a file of that name already; rename it").wait_for()
-    project = page.get_by_label("Project")
+    project = page.get_by_label("Project", exact=True)
     project.fill("colours")
     project.press("Enter")
     page.get_by_text("3 images, up to 4 of a prompt together").wait_for()
