@@ -58,26 +58,25 @@ SENT = [
             ("a bomb in a zip", archive("inner.zip", FULL)),
         )
     ),
-    Attempt(
-        "a bomb of many files",
-        "POST",
-        "/api/candidates/uploads/{upload}?name=a.zip",
-        content=archive("1.png", 10, times=MOST_FILES + 1),
-        status=(422,),
-    ),
-    Attempt(
-        "a bomb of many LoRAs",
-        "POST",
-        "/api/loras?name=a.zip",
-        content=archive("a.safetensors", 10, times=MOST_FILES + 1),
-        status=(422,),
-    ),
-    Attempt(
-        "a bomb of settings",
-        "POST",
-        "/api/loras?name=a.zip",
-        content=archive("adapter_config.json", 2 << 20, beside="a.safetensors"),
-        status=(422,),
+    *(
+        Attempt(f"a bomb of many {what}", "POST", path, content=content, status=(422,))
+        for what, path, content in (
+            (
+                "files",
+                "/api/candidates/uploads/{upload}?name=a.zip",
+                archive("1.png", 10, times=MOST_FILES + 1),
+            ),
+            (
+                "LoRAs",
+                "/api/loras?name=a.zip",
+                archive("a.safetensors", 10, times=MOST_FILES + 1),
+            ),
+            (
+                "settings",
+                "/api/loras?name=a.zip",
+                archive("adapter_config.json", 2 << 20, beside="a.safetensors"),
+            ),
+        )
     ),
 ]
 """What is larger than it may be, as it comes or once it is unpacked."""

@@ -94,6 +94,13 @@ def vote(store: Store, who: str, project: str, *, limit: int = 100) -> None:
 
 
 @pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages look at the store all the time."""
+    monkeypatch.setattr(ui.pulse, "STORE_SECONDS", 0.1)
+    monkeypatch.setattr(ui.pulse, "TIMES_AT_REST", 0)
+
+
+@pytest.fixture
 def three(gates: dict[str, Gate], store: Store, add_items: Any) -> None:
     """Three projects with people and guidelines of their own; before the app is started."""
     for project, names in NAMES.items():
@@ -203,10 +210,8 @@ def test_people_follows_the_votes_of_others_and_keeps_what_is_typed(
     three: None,
     address: str,
     store: Store,
-    monkeypatch: pytest.MonkeyPatch,
+    often: None,
 ) -> None:
-    monkeypatch.setattr(ui.pulse, "STORE_SECONDS", 0.1)
-    monkeypatch.setattr(ui.pulse, "TIMES_AT_REST", 0)
     open_people(page, address, "beta")
     page.get_by_role("button", name="Guidelines").click()
     text = page.locator("#people-guidelines textarea")
@@ -234,10 +239,8 @@ def test_nothing_moves_below_a_hand(
     three: None,
     address: str,
     store: Store,
-    monkeypatch: pytest.MonkeyPatch,
+    often: None,
 ) -> None:
-    monkeypatch.setattr(ui.pulse, "STORE_SECONDS", 0.1)
-    monkeypatch.setattr(ui.pulse, "TIMES_AT_REST", 0)
     open_people(page, address)
     page.wait_for_function("() => document.querySelector('[data-pulse]')?.dataset.mark")
     page.get_by_role("button", name="Exclude Ann").hover()
@@ -296,10 +299,8 @@ def test_results_follow_the_votes_of_others_with_what_is_chosen(
     compared: None,
     address: str,
     store: Store,
-    monkeypatch: pytest.MonkeyPatch,
+    often: None,
 ) -> None:
-    monkeypatch.setattr(ui.pulse, "STORE_SECONDS", 0.1)
-    monkeypatch.setattr(ui.pulse, "TIMES_AT_REST", 0)
     page.goto(f"{address}/results")
     found = page.locator("#results")
     found.get_by_text("the log-odds that people prefer").wait_for()

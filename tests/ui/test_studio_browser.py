@@ -154,30 +154,30 @@ def test_a_stopped_run_goes_on_to_its_end_with_resume(page, studio, address):
         "() => document.querySelector('#recipe input:checked')?.value === 'aaa-tiny'"
     )
     page.get_by_label("Name").fill("second")
-    overrides = ["iterations=40", "samples.every=40", "measure_every=40", "checkpoint_every=1"]
+    overrides = ["iterations=60", "samples.every=60", "measure_every=60", "checkpoint_every=1"]
     page.get_by_label("Overrides").fill("\n".join(f"run.{each}" for each in overrides))
     page.get_by_role("button", name="Start training").click()
-    begun = page.locator(".mo-where", has_text=re.compile(r"\b[1-9]\d* of 40 iterations done"))
+    begun = page.locator(".mo-where", has_text=re.compile(r"\b[1-9]\d* of 60 iterations done"))
     begun.wait_for(timeout=120_000)
     page.get_by_role("button", name="Stop and save").click()
     wait_for_state(page, "stopped")
     folder = studio / "runs" / "second"
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == "stopped"
-    assert 0 < status["step"] < 40
+    assert 0 < status["step"] < 60
     before = (folder / "metrics.jsonl").read_text()
 
     page.get_by_role("button", name="Resume").click()
     wait_for_state(page, "finished")
-    page.locator(".mo-where", has_text="finished at iteration 40").wait_for()
-    expect(page.locator(".mo-bar")).to_have_attribute("aria-valuenow", "40")
+    page.locator(".mo-where", has_text="finished at iteration 60").wait_for()
+    expect(page.locator(".mo-bar")).to_have_attribute("aria-valuenow", "60")
     expect(page.get_by_role("button", name="Resume")).to_be_hidden()
-    assert json.loads((folder / "status.json").read_text())["step"] == 40
+    assert json.loads((folder / "status.json").read_text())["step"] == 60
     after = (folder / "metrics.jsonl").read_text()
     assert after.startswith(before)
     steps = [json.loads(line)["step"] for line in after.splitlines()]
     assert steps == sorted(set(steps))  # no iteration is done twice
-    assert steps[-1] == 40
+    assert steps[-1] == 60
 
 
 def test_every_setting_is_explained_and_follows_the_overrides(page, studio, address):
