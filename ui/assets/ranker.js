@@ -546,7 +546,7 @@ const receive = (given) => {
     } else {
       q(".rk-empty-title").textContent = item.done ? "All done, thank you" : "Nothing to rank yet";
       q(".rk-empty-text").textContent = item.done
-        ? `You have judged all ${item.done}. New ones appear here as soon as they are made.`
+        ? `You have been through all ${item.done}. New ones appear here as soon as they are made.`
         : "What is made to be ranked appears here by itself.";
     }
     const elsewhere = item.waiting > 0 || item.held || root.dataset.role === "annotator";
