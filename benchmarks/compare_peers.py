@@ -99,6 +99,7 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
                 name=f"imgalign, {name}", arguments=arguments, rows={"learning": 1 + share}, **ours
             )
             for name, arguments, share in (
+                ("no KL", [*sizes, "--reference-passes=0"], 0.0),
                 ("KL of one step", one, 1 / learned),
                 ("KL of one step, channels last", [*one, "--channels-last"], 1 / learned),
                 ("KL of three steps, three in a pass", [*one, three], 3 / learned),

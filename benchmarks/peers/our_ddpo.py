@@ -51,7 +51,7 @@ def ddpo(given: argparse.Namespace) -> Meter:
         ),
     )
     algorithm = GRPOConfig(
-        kl=FixedKLConfig(coefficient=0.02),
+        kl=FixedKLConfig(coefficient=0.0 if given.reference_passes == 0 else 0.02),
         minibatches=given.batches,
         reference_passes=given.reference_passes,
     )

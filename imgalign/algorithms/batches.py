@@ -171,11 +171,10 @@ class Tally:
         """KL(policy || pretrained) of a whole trajectory, mean over samples, in nats."""
         return self._mean("kl", self.first_count) * self.steps_per_trajectory
 
-    def metrics(self) -> dict[str, float]:
-        """Means under the keys of docs/metrics.md."""
-        return {
-            "kl": self.kl_nats,
-            "kl_per_step": self._mean("kl", self.first_count),
+    def metrics(self, *, referred: bool = True) -> dict[str, float]:
+        """Means under the keys of docs/metrics.md; without the KL where no reference was asked."""
+        kl = {"kl": self.kl_nats, "kl_per_step": self._mean("kl", self.first_count)}
+        return (kl if referred else {}) | {
             "approx_kl": self._mean("approx_kl", self.count) * self.steps_per_trajectory,
             "policy_loss": self._mean("surrogate", self.count),
             "clip_fraction": self._mean("clip_fraction", self.count),

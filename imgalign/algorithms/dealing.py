@@ -134,11 +134,13 @@ def reference_weights(
     """`MicroBatch.kl_weight` of each pass over a trajectory, where the reference makes some.
 
     `num_asked` of them, drawn without replacement, count as num_passes / num_asked and the others
-    as 0, so that a weighted sum is an unbiased estimate of the sum over all. None is all; then
-    nothing is drawn.
+    as 0, so that a weighted sum is an unbiased estimate of the sum over all. None is all; with all
+    or 0 nothing is drawn.
     """
     if num_asked is None or num_asked >= num_passes:
         return [1.0] * num_passes
+    if not num_asked:
+        return [0.0] * num_passes
     weights = torch.zeros(num_passes)
     weights[torch.randperm(num_passes, generator=generator)[:num_asked]] = num_passes / num_asked
     return weights.tolist()

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from imgalign.advantages import kl_penalised_rewards
@@ -105,11 +105,12 @@ class PolicyGradientConfig(Config):
     was made together; null is all. They are sampled anew in each iteration and weighted, so the KL
     is unbiased and an update takes less time. Only with credited_steps."""
 
-    reference_passes: PositiveInt | None = None
+    reference_passes: NonNegativeInt | None = None
     """How many of the forward passes that re-score a batch of samples made together are made by the
     pretrained model too, for the KL; null is all. They are drawn anew in each iteration and
     weighted, so the KL is unbiased but noisier. An update takes up to a third less time; with a KL
-    target or budget, prefer all."""
+    target or budget, prefer all. 0, with a kl.coefficient of 0, measures it on held-out prompts
+    alone."""
 
     ptx: NonNegativeFloat = 0.0
     """Weight of the likelihood of given examples, data.examples, in the loss: minus the mean
@@ -134,6 +135,11 @@ class PolicyGradientConfig(Config):
         if self.kl_steps is not None and self.credited_steps is None:
             raise ValueError(
                 "kl_steps: every step is credited and pays for its KL; give it with credited_steps"
+            )
+        if self.reference_passes == 0 and self.kl.coefficient:
+            raise ValueError(
+                "reference_passes: 0 measures no KL that kl could be paid for; expected at least "
+                "1, or kl.kind fixed with a coefficient of 0"
             )
         return self
 
@@ -249,9 +255,11 @@ class PolicyGradient:
                 done, left = done + 1, left - 1
                 yield Loss(value=value, ends_step=not left, done=done, total=total)
         tally = tally.over(world)
-        if tally.first_count:
+        referred = self.config.reference_passes != 0
+        if referred and tally.first_count:
             self._follow(tally.kl_nats)
-        self._metrics = tally.metrics() | assessment.metrics | {"kl_coefficient": coefficient}
+        metrics = tally.metrics(referred=referred) | assessment.metrics
+        self._metrics = metrics | {"kl_coefficient": coefficient}
         if given is not None:
             # Of the steps that had any: where there are few, some have none.
             sums = [world.total(each.loss) for each in shares if each.elements]
@@ -328,7 +336,7 @@ class PolicyGradient:
     ) -> Float[Tensor, "n t"]:
         """The reward of a sample at its last step, less the price of the KL where it is paid so."""
         log_ratios, coefficient = torch.zeros(masks.shape), 0.0
-        if self.config.kl.place == "reward":
+        if self.config.kl.place == "reward" and self.kl.coefficient:
             log_ratios = torch.cat(reference_log_ratios(policy, batch))
             coefficient = self.kl.coefficient
         return kl_penalised_rewards(rewards, log_ratios, masks, coefficient=coefficient)

@@ -14,7 +14,7 @@ from walk_batches import algorithm_with, micros, sample
 
 from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.dealing import deal_steps
-from imgalign.algorithms.kl import FixedKLConfig, measure_kl
+from imgalign.algorithms.kl import AdaptiveKLConfig, FixedKLConfig, Place, measure_kl
 from imgalign.algorithms.policy_gradient import (
     GRPOConfig,
     PolicyGradient,
@@ -138,6 +138,38 @@ def test_later_epochs_ask_the_pretrained_model_only_where_they_pay_for_its_kl():
     # For the log-ratios in the reward, and for the KL that is reported.
     in_reward = FixedKLConfig(coefficient=0.02, place="reward")
     assert forwards(in_reward) == learned + 2 * batches * steps
+
+
+@pytest.mark.parametrize("place", ["loss", "reward"])
+def test_a_reference_that_is_never_asked_leaves_the_update_as_it_is_where_the_kl_costs_nothing(
+    place: Place,
+):
+    def update(reference_passes: int | None) -> tuple[torch.Tensor, int, set[str]]:
+        policy = RandomWalk(num_steps=4)
+        kl = FixedKLConfig(coefficient=0.0, place=place)
+        config = GRPOConfig(kl=kl, inner_epochs=2, reference_passes=reference_passes)
+        algorithm, rollout = PolicyGradient(config, seed=0), sample(policy)
+        generator = torch.Generator().manual_seed(0)
+        policy.num_forwards = 0
+        for loss in algorithm.losses(policy, rollout, world=Alone(), generator=generator):
+            assert loss.value is not None
+            loss.value.backward()
+        assert policy.shift.grad is not None
+        return policy.shift.grad, policy.num_forwards, set(algorithm.metrics())
+
+    steps, batches, epochs = 4, 2, 2
+    gradient, forwards, metrics = update(0)
+    whole, more_forwards, more_metrics = update(None)
+    assert_close(gradient, whole, rtol=0, atol=0)
+    assert forwards == epochs * batches * steps
+    assert more_forwards == forwards + batches * steps
+    assert more_metrics - metrics == {"kl", "kl_per_step"}
+
+
+@pytest.mark.parametrize("kl", [FixedKLConfig(), AdaptiveKLConfig(target_nats=1.0)])
+def test_a_kl_that_is_paid_for_is_measured(kl: FixedKLConfig | AdaptiveKLConfig):
+    with pytest.raises(ValueError, match="reference_passes: 0 measures no KL"):
+        GRPOConfig(kl=kl, reference_passes=0)
 
 
 def test_steps_are_dealt_out_such_that_none_comes_twice_before_all_have_come():
