@@ -246,17 +246,12 @@ class Viewer(threading.Thread):
     def _events(self) -> tuple[int, int]:
         """The events that fill the page's form when it is opened, and then draw the page."""
         config = json.loads(self._ask("GET", "/config"))
-        (results,) = (
-            each["id"] for each in config["components"] if each["props"].get("elem_id") == "results"
-        )
-        (drawn,) = (
-            each
-            for each in config["dependencies"]
-            if each["backend_fn"] and results in each["outputs"]
-        )
+        named = {each["props"].get("elem_id"): each["id"] for each in config["components"]}
+        asked = [each for each in config["dependencies"] if each["backend_fn"]]
+        (drawn,) = (each for each in asked if named["results"] in each["outputs"])
         (opened,) = (
             each
-            for each in config["dependencies"]
+            for each in asked
             if each["targets"][0][1] == "load" and set(drawn["inputs"]) <= set(each["outputs"])
         )
         return opened["id"], drawn["id"]
@@ -275,8 +270,7 @@ class Viewer(threading.Thread):
         )
         if not last["success"]:
             raise RuntimeError(f"the Results page: {last}")
-        given: list[Any] = last["output"]["data"]
-        return given
+        return list(last["output"]["data"])
 
     def _ask(self, method: str, path: str, body: str | None = None) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
