@@ -154,10 +154,11 @@ def ended(pid: int, request: Request, *, begun: float) -> Reply:
         time.sleep(0.001)
     status = over[1]
     said, count = files_of(request.out)
+    counted = count.read_text() if count.exists() else ""  # nothing if it was killed while it wrote
     return Reply(
         code=os.waitstatus_to_exitcode(status),
         seconds=time.monotonic() - begun,
-        operations=int(count.read_text()) if count.exists() else 0,
+        operations=int(counted or 0),
         said=said.read_text(errors="replace") if said.exists() else "",
     )
 
