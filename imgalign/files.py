@@ -192,9 +192,11 @@ def set_aside(folder: Path) -> Path:
     return folder.rename(aside)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove unfinished files and folders; the caller holds the folder's lock."""
+def remove_unfinished(folder: Path, *, but: str = "") -> None:
+    """Remove unfinished files and folders, `but` one; the caller holds the folder's lock."""
     for path in folder.glob(f"{UNFINISHED}*"):
+        if path.name == but:
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

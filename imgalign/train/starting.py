@@ -48,6 +48,9 @@ from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
 from imgalign.train.stopping import BestSoFar
 
 STATE = "trainer"
+BEGINNING = f"{UNFINISHED}{CONFIG}"
+"""There before anything else of a run is, until its settings are: by it `claim` knows that what
+else lies there is of a start that was cut off."""
 PROMPT_FILES = ("data.prompts.file", "data.held_out.file")
 """Settings that may name another path where the same prompts are."""
 BATCH_SIZE = "policy.batch_size"
@@ -83,7 +86,7 @@ def claim(out: Path, *, resume: bool) -> None:
         raise InputError(
             f"{out}: already holds a run ({saved}); go on with --resume, or choose another folder"
         )
-    if not resume and not begun and out.exists():
+    if not resume and not begun and out.exists() and not (out / BEGINNING).exists():
         names = sorted(path.name for path in out.iterdir())
         strange = [name for name in names if name != ".lock" and not name.startswith(UNFINISHED)]
         if strange:
@@ -103,8 +106,11 @@ def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -
     The caller holds the folder's lock. ConfigError where a resumed run would become another one;
     CheckpointError where its checkpoints are gone, or none verifies.
     """
+    if not resume:
+        with reporting_full_disk(out, "writing the settings"):
+            dump_config(settings, out / BEGINNING)
     for place in (out, out / SAMPLES):
-        remove_unfinished(place)
+        remove_unfinished(place, but=BEGINNING)
     found, now = None, recorded_rewards(settings.reward, out)
     if resume:
         before = load_config(TrainConfig, out / CONFIG)
@@ -115,9 +121,8 @@ def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -
             settings.data.keep(out)
             # Not beside the settings of another run, should this one be killed in between.
             (out / PROMPTS).unlink(missing_ok=True)
-        unfinished = out / f"{UNFINISHED}{CONFIG}"
-        dump_config(settings, unfinished)
-        unfinished.replace(out / CONFIG)  # first: by it `claim` knows that the folder is a run's
+        dump_config(settings, out / BEGINNING)
+        (out / BEGINNING).replace(out / CONFIG)  # by it `claim` knows that the folder is a run's
         write_atomically(out / REWARDS, json.dumps(now, indent=1) + "\n")
         if not (out / PROMPTS).exists():
             write_atomically(out / PROMPTS, json.dumps(prompts._asdict(), indent=1) + "\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_walk import walk_data, walk_settings
+from random_walk import walk_data, walk_data_for, walk_settings
 from walk_runs import Killed, killed_at, measured, start, weights
 
 from imgalign.config import load_config
@@ -265,6 +265,28 @@ def test_a_run_begun_again_never_has_the_prompts_of_the_one_before(tmp_path, mon
             start(out, settings=other)
     start(out, settings=other, resume=True)
     assert len(run_prompts(out).training) == 7
+
+
+def test_a_start_that_was_killed_before_its_settings_were_there_begins_anew(tmp_path, monkeypatch):
+    out, algorithm = tmp_path / "run", {"name": "grpo", "ptx": 0.5}
+    data = walk_data_for(algorithm, tmp_path / "images")
+    settings = walk_settings(data=data, algorithm=algorithm, iterations=1)
+    dumped = folder.dump_config
+
+    def killed(config, path):
+        if (out / "images.json").exists():
+            raise Killed
+        dumped(config, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "dump_config", killed)
+        for _ in range(2):  # the second time before it has written anything
+            with pytest.raises(Killed):
+                start(out, settings=settings)
+    assert (out / "images.json").exists()
+    assert not (out / "config.yaml").exists()
+    assert start(out, settings=settings).step == 1
+    assert not any(out.glob(".tmp-*"))
 
 
 def test_the_same_prompts_from_another_file_are_the_same_prompts(tmp_path):
