@@ -4,13 +4,15 @@
     python benchmarks/bench.py --only ceiling cost-images --results runs/other
 
 Runs the parts (bench_parts.py), two at once where each has one thread, and writes what they measure
-into `--results`, never over what is recorded in benchmarks/results. What is there already, of the
-same command, hardware and versions, is not measured again, so that it can be stopped and goes on.
-At the end a page, bench.md, has the tables, and each figure beside the recorded one. Before all is
+into a folder below `--results`, never over what is recorded in benchmarks/results. The folder is
+one of this hardware, these versions and this code: what is there already is not measured again, so
+that it can be stopped and goes on, and nothing of another machine or commit is taken for it. At the
+end a page, bench.md, has the tables, and each figure beside the recorded one. Before all is
 measured nothing large is imported: see cost_points.py.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -31,6 +33,7 @@ DONE = "bench.json"
 ONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 CORES = 2
 """That are kept busy."""
+MEASURED = ("imgalign", "reward_models", "ui", "configs", "benchmarks")
 STOPPED, PATIENCE = 130, 60
 """Exit code, and seconds that a part has to end by itself."""
 
@@ -38,6 +41,25 @@ STOPPED, PATIENCE = 130, 60
 def say(line: str) -> None:
     """A line that is seen at once, also in a log."""
     print(line, flush=True)
+
+
+def code_hash() -> str:
+    """SHA-256 of all that is measured, and of what measures it."""
+    found = hashlib.sha256()
+    for folder in MEASURED:
+        for file in sorted((ROOT / folder).rglob("*")):
+            if (
+                file.suffix in {".py", ".yaml", ".json", ".safetensors"}
+                and RECORDED not in file.parents
+            ):
+                found.update(file.relative_to(ROOT).as_posix().encode())
+                found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def folder_of(results: Path, origin: Facts) -> Path:
+    """Where results of one origin are: those of another one are never among them."""
+    return results / hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class Done:
@@ -203,11 +225,14 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="Only show that all of it works.")
     given = parser.parse_args()
     own = Path("runs/bench-tiny" if given.tiny else "runs/bench")
-    folder = (given.results or own).resolve()
-    if folder == RECORDED.resolve():
+    results = (given.results or own).resolve()
+    if results == RECORDED.resolve():
         parser.error(
             f"--results: {RECORDED} has the results of the long forms; name another folder"
         )
+    origin = json.loads(finished([sys.executable, "-c", ORIGIN], ROOT).said.splitlines()[-1])
+    origin["code"] = code_hash()
+    folder = folder_of(results, origin)
     parts = parts_of(folder, given.environments.resolve(), tiny=given.tiny)
     if given.only:
         names = [part.name for part in parts]
@@ -219,15 +244,14 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     try:
-        origin = json.loads(finished([sys.executable, "-c", ORIGIN], ROOT).said.splitlines()[-1])
         failed = measure(parts, folder, Done(folder, origin))
     except KeyboardInterrupt:
         say(f"\nstopped; what is finished is in {folder}, and the same command goes on from there")
         return STOPPED
     from bench_page import write_page  # loads torch
 
-    say(f"\n{write_page(folder, RECORDED)}")
     minutes = (time.monotonic() - began) / 60
+    say(f"\n{write_page(folder, RECORDED, failed=failed)}")
     say(f"\nthis took {minutes:.0f} minutes; the page is {folder / 'bench.md'}")
     if failed:
         say(f"not measured: {', '.join(failed)}; the same command tries again")

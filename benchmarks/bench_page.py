@@ -8,7 +8,7 @@ are fitted again through the points that both have. Left out: what measures.
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -182,8 +182,8 @@ def hardware_of(folder: Path) -> str:
     return "; ".join(found)
 
 
-def page(folder: Path, recorded: Path) -> str:
-    """All of it, in Markdown."""
+def page(folder: Path, recorded: Path, *, failed: Sequence[str] = ()) -> str:
+    """All of it, in Markdown; `failed` are the parts that were not measured to their end."""
     here, known = figures(folder), figures(recorded, beside_those_of=folder)
     both = [name for name in here if name in known]
     agreeing = {
@@ -191,8 +191,11 @@ def page(folder: Path, recorded: Path) -> str:
         for claim in (True, False)
     }
     claims, costs = (f"{sum(each)} of {len(each)}" for each in agreeing.values())
+    missing = ", ".join(failed)
+    left = f"Not measured to the end: {missing}; what is there of these is of fewer turns."
     return "\n\n".join(
         [
+            *([left] if failed else []),
             f"Recorded on {hardware_of(recorded)}; here: {hardware_of(folder)}.",
             *tables(folder),
             f"What is claimed: {claims} agree.",
@@ -203,8 +206,8 @@ def page(folder: Path, recorded: Path) -> str:
     )
 
 
-def write_page(folder: Path, recorded: Path) -> str:
+def write_page(folder: Path, recorded: Path, *, failed: Sequence[str] = ()) -> str:
     """Write it into the folder as bench.md, and return it."""
-    text = page(folder, recorded)
+    text = page(folder, recorded, failed=failed)
     (folder / "bench.md").write_text(f"# Benchmarks, short forms\n\n{text}\n", encoding="utf-8")
     return text

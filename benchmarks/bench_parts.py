@@ -83,7 +83,8 @@ def costs(folder: Path, *, tiny: bool) -> list[Part]:
     parts = []
     for axis, points, minutes, cores, measures in COSTS:
         own = ["--axes", axis, "--points", *(points[:1] if tiny else points)]
-        own += ["--repetitions", 1 if tiny else 3, "--beside", "nothing, in make bench"]
+        beside = "nothing" if cores > 1 else "another part on the other core"
+        own += ["--repetitions", 1 if tiny else 3, "--beside", f"{beside}, in make bench"]
         kept = ["--folder", folder / "stores", "--results", folder / "cost_curves.json"]
         parts.append(
             Part(
@@ -98,7 +99,7 @@ def costs(folder: Path, *, tiny: bool) -> list[Part]:
     return parts
 
 
-LONG_PEER_MINUTES, PEER_MINUTES = 11.5, 1.3
+LONG_PEER_MINUTES, PEER_MINUTES = 13.4, 1.3
 
 
 def peers(folder: Path, environments: Path, *, tiny: bool) -> list[Part]:

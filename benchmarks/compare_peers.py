@@ -85,7 +85,6 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
     sizes += [f"--guidance={given.guidance}", "--rank=8"]
     peer = [str(folder / "pipeline"), "--precision=no", f"--learned={given.steps - 1}"]
     learned, one = given.steps - 1, [*sizes, "--reference-passes=1"]
-    three = "--steps-per-pass=3"
     ours: Facts = {"environment": OURS, "script": "our_ddpo.py"}
     return [
         Side(
@@ -101,10 +100,10 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
             for name, arguments, share in (
                 ("no KL", [*sizes, "--reference-passes=0"], 0.0),
                 ("KL of one step", one, 1 / learned),
-                ("KL of one step, channels last", [*one, "--channels-last"], 1 / learned),
-                ("KL of three steps, three in a pass", [*one, three], 3 / learned),
+                ("KL of one step, 4 images a pass", [*one, "--in-pass=4"], 1 / learned),
+                ("KL of one step, 32 images a pass", [*one, "--in-pass=32"], 1 / learned),
                 ("KL of every step", sizes, 1.0),
-                ("KL of every step, three in a pass", [*sizes, three], 1.0),
+                ("KL of every step, three in a pass", [*sizes, "--steps-per-pass=3"], 1.0),
             )
         ),
     ]

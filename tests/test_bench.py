@@ -114,13 +114,43 @@ def test_it_can_be_stopped_with_all_that_it_has_started_which_may_save_and_says_
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
     ) as driver:
-        wait_for(lambda: begun.exists() and (tmp_path / "bench.json").exists())
+        wait_for(lambda: begun.exists() and any(tmp_path.glob("*/bench.json")))
         driver.send_signal(signal.SIGINT)
         said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 130
     assert "stopped; what is finished is in" in said
-    assert list(json.loads((tmp_path / "bench.json").read_text())) == ["quick"]
+    (done,) = tmp_path.glob("*/bench.json")
+    assert list(json.loads(done.read_text())) == ["quick"]
     assert saved.exists()  # it was waited for
+
+
+def test_results_of_other_code_or_another_machine_are_in_a_folder_of_their_own(tmp_path):
+    bench = script("bench")
+    other = {**ORIGIN, "code": "0", "hardware": {"processor": "another"}}
+    origins = [{**ORIGIN, "code": "0"}, {**ORIGIN, "code": "1"}, other]
+    folders = [bench.folder_of(tmp_path, each) for each in origins]
+    assert len(set(folders)) == 3
+    assert {each.parent for each in folders} == {tmp_path}
+    assert folders[0] == bench.folder_of(tmp_path, dict(reversed(origins[0].items())))
+
+
+def test_what_is_measured_and_what_measures_it_is_the_code_and_results_are_not(
+    tmp_path, monkeypatch
+):
+    bench = script("bench")
+    for name in ("imgalign/losses.py", "benchmarks/loop.py", "benchmarks/results/loop.json"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1")
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr(bench, "RECORDED", tmp_path / "benchmarks" / "results")
+    before = bench.code_hash()
+    (tmp_path / "benchmarks/results/loop.json").write_text("2")
+    assert bench.code_hash() == before
+    (tmp_path / "benchmarks/loop.py").write_text("2")
+    between = bench.code_hash()
+    (tmp_path / "imgalign/losses.py").write_text("2")
+    assert len({before, between, bench.code_hash()}) == 3
 
 
 @pytest.mark.parametrize("tiny", [False, True])
@@ -219,6 +249,11 @@ def test_a_figure_that_differs_is_shown_with_both_values_and_their_ratio(recorde
     ) in text
     assert text.count("| no |") == 2
     assert text in (recorded / "bench.md").read_text(encoding="utf-8")
+
+
+def test_a_part_that_was_not_measured_to_its_end_is_named_first(recorded):
+    text = script("bench_page").page(recorded, BENCHMARKS / "results", failed=["peer-ddpo"])
+    assert text.startswith("Not measured to the end: peer-ddpo; ")
 
 
 def test_the_documents_have_the_tables_of_the_results():

@@ -44,7 +44,7 @@ def ddpo(given: argparse.Namespace) -> Meter:
         LoraDiffusionConfig(
             num_inference_steps=given.steps,
             guidance_scale=given.guidance,
-            batch_size=given.batch,
+            batch_size=given.in_pass or given.batch,
             lora_rank=given.rank,
             channels_last=given.channels_last,
             steps_per_pass=given.steps_per_pass,
@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--in-pass", type=int, help="Images in a pass, if not those of a batch.")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--steps-per-pass", type=int, default=1)
     parser.add_argument("--reference-passes", type=int, default=None)
