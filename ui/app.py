@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import secrets
+import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -64,6 +65,10 @@ IDLE_SECONDS = 75
 """Until the connection of a page is closed: somebody looks at a set for longer than 5 seconds."""
 QUEUE_SECONDS = 0.02
 """Between two looks of Gradio at the events that pages have sent."""
+SWITCH_SECONDS = 0.0005
+"""Until a thread that computes lets another one go on (Python's own is 0.005). Whoever writes holds
+the database, and has to wait for its turn after each statement: with a hundred annotators the 95th
+percentile of a vote falls by a third."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +361,7 @@ def launch(
         on_listening(settings.address)
         if settings.accounts and (token := Accounts(store.database).set_up()) is not None:
             on_set_up(f"{settings.address_here}/join#{token}")
+        sys.setswitchinterval(SWITCH_SECONDS)
         Server(config).run(sockets=[listening])
 
 

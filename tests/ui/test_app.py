@@ -1,9 +1,11 @@
 import re
 import signal
 import socket
+import sys
 import time
 import urllib.request
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,8 +132,9 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
     assert not (tmp_path / "imgalign.db").exists()
 
 
-def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkeypatch):
+def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
     told = []
 
     def connect(address: str) -> None:
@@ -145,6 +148,18 @@ def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkey
     assert len(told) == 1
     assert not told[0].endswith(":0")
     assert Settings(host="::1").address == "http://[::1]:7860"
+
+
+def test_threads_of_the_server_take_short_turns(tmp_path, monkeypatch, request):
+    monkeypatch.chdir(tmp_path)
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    turns = []
+    monkeypatch.setattr("ui.app.build_app", lambda settings, store: settings)
+    monkeypatch.setattr(
+        "ui.app.Server.run", lambda self, sockets: turns.append(sys.getswitchinterval())
+    )
+    launch(Settings(port=0, pages=("rank",)), on_listening=lambda address: None)
+    assert turns == [pytest.approx(0.0005)]
 
 
 def test_the_rank_page_works_on_the_project_of_the_settings(store, add_items, tmp_path):
