@@ -14,7 +14,7 @@ import torch
 from random_walk import walk_data, walk_data_for, walk_settings
 from walk_runs import Killed, killed_at, measured, start, weights
 
-from imgalign.config import load_config
+from imgalign.config import dump_config, load_config
 from imgalign.errors import CheckpointError, ConfigError, InputError, StorageFullError
 from imgalign.runs.checkpoint import checkpoints, write_manifest
 from imgalign.runs.folder import run_prompts
@@ -271,7 +271,7 @@ def test_a_start_that_was_killed_before_its_settings_were_there_begins_anew(tmp_
     out, algorithm = tmp_path / "run", {"name": "grpo", "ptx": 0.5}
     data = walk_data_for(algorithm, tmp_path / "images")
     settings = walk_settings(data=data, algorithm=algorithm, iterations=1)
-    dumped = folder.dump_config
+    dumped = dump_config
 
     def killed(config, path):
         if (out / "images.json").exists():
