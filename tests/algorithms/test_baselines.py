@@ -119,16 +119,21 @@ def test_a_reference_that_is_asked_in_some_passes_gives_the_kl_of_all_on_average
     assert sum(kl for _, kl, _ in some) / len(some) == pytest.approx(whole_kl, rel=0.15)
 
 
+def learned_once(config: GRPOConfig) -> tuple[RandomWalk, PolicyGradient]:
+    """A policy of four steps with the gradients of a batch; it counts the passes of learning."""
+    policy = RandomWalk(num_steps=4)
+    algorithm, rollout = PolicyGradient(config, seed=0), sample(policy)
+    generator = torch.Generator().manual_seed(0)
+    policy.num_forwards = 0
+    for loss in algorithm.losses(policy, rollout, world=Alone(), generator=generator):
+        assert loss.value is not None
+        loss.value.backward()
+    return policy, algorithm
+
+
 def test_later_epochs_ask_the_pretrained_model_only_where_they_pay_for_its_kl():
     def forwards(kl: FixedKLConfig) -> int:
-        policy = RandomWalk(num_steps=4)
-        config = GRPOConfig(kl=kl, inner_epochs=3)
-        algorithm, rollout = PolicyGradient(config, seed=0), sample(policy)
-        generator = torch.Generator().manual_seed(0)
-        policy.num_forwards = 0
-        for loss in algorithm.losses(policy, rollout, world=Alone(), generator=generator):
-            assert loss.value is not None
-            loss.value.backward()
+        policy, _ = learned_once(GRPOConfig(kl=kl, inner_epochs=3))
         return policy.num_forwards
 
     steps, batches, epochs = 4, 2, 3
@@ -145,15 +150,9 @@ def test_a_reference_that_is_never_asked_leaves_the_update_as_it_is_where_the_kl
     place: Place,
 ):
     def update(reference_passes: int | None) -> tuple[torch.Tensor, int, set[str]]:
-        policy = RandomWalk(num_steps=4)
         kl = FixedKLConfig(coefficient=0.0, place=place)
         config = GRPOConfig(kl=kl, inner_epochs=2, reference_passes=reference_passes)
-        algorithm, rollout = PolicyGradient(config, seed=0), sample(policy)
-        generator = torch.Generator().manual_seed(0)
-        policy.num_forwards = 0
-        for loss in algorithm.losses(policy, rollout, world=Alone(), generator=generator):
-            assert loss.value is not None
-            loss.value.backward()
+        policy, algorithm = learned_once(config)
         assert policy.shift.grad is not None
         return policy.shift.grad, policy.num_forwards, set(algorithm.metrics())
 
