@@ -14,6 +14,11 @@ NO_ACCOUNTS = "imgalign.no_accounts"
 """Key of a request's scope: `Login` has asked, and there were no accounts when the request came."""
 
 
+def is_known(scope: Scope) -> bool:
+    """Whether `may` tells by the scope alone, without asking the database."""
+    return ACCOUNT in scope or NO_ACCOUNTS in scope
+
+
 def may(people: Accounts, scope: Scope, role: Role) -> bool:
     """Whether a request has the rights of a role: anybody's without accounts, else by its session.
 

@@ -211,9 +211,10 @@ def _before_the_queue(connection: Connection, asked: Asked) -> tuple[queries.Any
     at_entry = entry(connection, asked.who, asked.project)
     if on_screen is not None and (at_entry.open or on_screen.requeued_at is not None):
         return on_screen, at_entry.open
-    left = (each for each in at_entry.left if each not in asked.holding)
-    this = {"item": next(left, None)}
-    return connection.execute(ONE, this).first(), at_entry.open
+    left = next((each for each in at_entry.left if each not in asked.holding), None)
+    if left is None:
+        return None, at_entry.open
+    return connection.execute(ONE, {"item": left}).first(), at_entry.open
 
 
 def _drawn(connection: Connection, asked: Asked, random: Random, *, first: int) -> int | None:

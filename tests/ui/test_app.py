@@ -1,11 +1,10 @@
+import asyncio
 import re
 import signal
 import socket
-import sys
 import time
 import urllib.request
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from texts import add_texts
 from imgalign.cli.main import main
 from imgalign.errors import InputError
 from imgalign.preferences.issued import item_named
-from ui import theme
+from ui import app, theme
 from ui.app import Settings, build_app, launch
 from ui.pages import generate, rank
 from ui.theme import asset
@@ -132,9 +131,8 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
     assert not (tmp_path / "imgalign.db").exists()
 
 
-def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkeypatch, request):
+def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
     told = []
 
     def connect(address: str) -> None:
@@ -150,16 +148,23 @@ def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkey
     assert Settings(host="::1").address == "http://[::1]:7860"
 
 
-def test_threads_of_the_server_take_short_turns(tmp_path, monkeypatch, request):
-    monkeypatch.chdir(tmp_path)
-    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
-    turns = []
-    monkeypatch.setattr("ui.app.build_app", lambda settings, store: settings)
-    monkeypatch.setattr(
-        "ui.app.Server.run", lambda self, sockets: turns.append(sys.getswitchinterval())
-    )
-    launch(Settings(port=0, pages=("rank",)), on_listening=lambda address: None)
-    assert turns == [pytest.approx(0.0005)]
+def test_the_second_part_of_an_answer_does_not_wait_for_the_browser():
+    async def of_the_server() -> int:
+        options = asyncio.get_running_loop().create_future()
+
+        async def connected(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            own = writer.get_extra_info("socket")
+            options.set_result(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listening = app._listen("127.0.0.1", 0)
+        async with await asyncio.start_server(connected, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            delay = await options
+            writer.close()
+        return int(delay)
+
+    assert asyncio.run(of_the_server()) == 1
 
 
 def test_the_rank_page_works_on_the_project_of_the_settings(store, add_items, tmp_path):

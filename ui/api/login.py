@@ -38,7 +38,7 @@ from imgalign.preferences.resets import NO_RESET, Resets
 from ui.api.pace import Pace
 from ui.api.responses import OUT_OF_ORDER, error_response
 from ui.api.security import on_loopback
-from ui.roles import ACCOUNT, NO_ACCOUNTS, may, refusal
+from ui.roles import ACCOUNT, NO_ACCOUNTS, is_known, may, refusal
 
 COOKIE = "imgalign_session"
 _UNCACHED = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -281,8 +281,10 @@ def refuse_network_without_accounts(host: str, people: Accounts) -> None:
 def only(people: Accounts, role: Role) -> Any:
     """A dependency of routes: 403 for whoever has not the rights of a role."""
 
-    def refuse_others(request: fastapi.Request) -> None:
-        if not may(people, request.scope, role):
+    async def refuse_others(request: fastapi.Request) -> None:
+        # What `Login` knows already needs no thread.
+        asked = (people, request.scope, role)
+        if not (may(*asked) if is_known(request.scope) else await run_in_threadpool(may, *asked)):
             raise fastapi.HTTPException(403, refusal(role))
 
     return fastapi.Depends(refuse_others)

@@ -33,6 +33,7 @@ from imgalign.preferences.records import (
 )
 from imgalign.preferences.store import Store
 from ui.api.guidelines import Guidelines
+from ui.api.lanes import Lane
 from ui.api.login import MAX_NAME, annotator_of, only, same_annotator
 from ui.api.pace import Pace
 from ui.api.projects import FIRST, Projects, Rankable, own_projects
@@ -58,6 +59,10 @@ MAX_REPLACED = 100
 REQUESTS_AT_ONCE, REQUESTS_PER_SECOND = 200, 20.0
 """Requests of one annotator that write, of each kind: as many at once, and as many a second in the
 long run. A key that is held down repeats itself 30 times a second."""
+SETS_AT_WORK, SETS_OF_A_SERVER, VOTES_AT_WORK = 2, 8, 8
+"""Requests that are at work at once: for sets, from a file or from the server of a database, for
+which they wait most of their time; and votes, with what takes them back. More sets of a file would
+take longer each, and every vote with them."""
 
 
 Key = Annotated[str, Field(min_length=8, max_length=64)]
@@ -218,6 +223,8 @@ def router(
         dependencies=[only(people, "annotator"), fastapi.Depends(same_annotator)],
     )
     rankable = Rankable(store, project)
+    sets = Lane(SETS_OF_A_SERVER if store.database.path is None else SETS_AT_WORK)
+    votes = Lane(VOTES_AT_WORK)
 
     def writing(sender: fastapi.Request, asked: Asked) -> Asked:
         """A request that writes, under the name of its sender; 429 for who is too fast."""
@@ -226,6 +233,7 @@ def router(
         return asked
 
     @routes.post("/next")
+    @sets
     def to_rank(request: Next, sender: fastapi.Request) -> Screen:
         request = writing(sender, request)
         client = sender.client.host if sender.client else None
@@ -248,10 +256,12 @@ def router(
         return Queued(queued=rankable.holds_any(sender))
 
     @routes.post("/submit")
+    @votes
     def judged(answer: Answer, sender: fastapi.Request) -> Saved:
         return submit(store, writing(sender, answer))
 
     @routes.post("/undo")
+    @votes
     def taken_back(request: Undo, sender: fastapi.Request) -> TakenBack:
         return undo(store, writing(sender, request))
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from imgalign.errors import LostSampleError, StoreError
 from imgalign.preferences.store import Store
+from ui.api.lanes import Lane
 from ui.api.login import MAX_NAME, annotator_of
 from ui.api.responses import png_response, text_response
 from ui.api.small import small_png, small_text
@@ -17,6 +18,10 @@ from ui.api.small import small_png, small_text
 PREFIX = "api/rank"
 Named = Annotated[str, fastapi.Query(alias="annotator", max_length=MAX_NAME)]
 """Whose token it is; with accounts the session says so."""
+
+
+SAMPLES_AT_WORK = 4
+"""Images and texts that are sent at once: pages have them before they show them."""
 
 
 class Shown(BaseModel):
@@ -37,20 +42,25 @@ def addressed(tokens: Sequence[str], folder: str, whose: str | None) -> list[Sho
 
 def add_samples(routes: fastapi.APIRouter, store: Store) -> None:
     """What a token stands for, whole or small."""
+    samples = Lane(SAMPLES_AT_WORK)
 
     @routes.get("/images/small/{token}")
+    @samples
     def glimpsed(token: str, sender: fastapi.Request, sent: Named = "") -> Response:
         return png_response(small_png(image(store, token, annotator_of(sent, sender))))
 
     @routes.get("/texts/small/{token}")
+    @samples
     def skimmed(token: str, sender: fastapi.Request, sent: Named = "") -> Response:
         return text_response(small_text(text(store, token, annotator_of(sent, sender))))
 
     @routes.get("/images/{token}")
+    @samples
     def shown(token: str, sender: fastapi.Request, sent: Named = "") -> Response:
         return png_response(image(store, token, annotator_of(sent, sender)))
 
     @routes.get("/texts/{token}")
+    @samples
     def read(token: str, sender: fastapi.Request, sent: Named = "") -> Response:
         return text_response(text(store, token, annotator_of(sent, sender)))
 
