@@ -9,7 +9,8 @@ from html import escape
 from typing import NamedTuple
 
 from imgalign.errors import CheckpointError, ImgalignError
-from imgalign.preferences.comparisons import Comparison, compare_makers
+from imgalign.preferences.both_bad import BothBad
+from imgalign.preferences.comparisons import Comparison, compare_makers, never_preferred
 from imgalign.preferences.coverage import project_standings, store_mark
 from imgalign.preferences.makers import MakerRatings, Method, NothingToRateError, rate_makers
 from imgalign.preferences.open_items import Lineups
@@ -57,6 +58,8 @@ class Found(NamedTuple):
     """All that is shown of what is asked for."""
 
     comparisons: list[Comparison]
+    both_bad: list[BothBad]
+    """Of which nobody is preferred, because both were bad each time."""
     rated: Rated
 
 
@@ -68,7 +71,7 @@ class Leaderboard:
         self.store = store
         self.only = only
         self.runs = runs
-        self._compared: Kept[list[Comparison]] = Kept(MOST_KEPT)
+        self._compared: Kept[tuple[list[Comparison], list[BothBad]]] = Kept(MOST_KEPT)
         self._rated: Kept[Rated] = Kept(MOST_KEPT)
         self._lineups = Lineups()
 
@@ -78,7 +81,7 @@ class Leaderboard:
         if asked.prompts == LISTED:
             self._prompts(asked)
         return Found(
-            self._compared.get(which, lambda: self._mark(asked), lambda: self._compare(asked)),
+            *self._compared.get(which, lambda: self._mark(asked), lambda: self._compare(asked)),
             self._rated.get(asked, lambda: self._mark(asked), lambda: self._rate(asked)),
         )
 
@@ -88,13 +91,13 @@ class Leaderboard:
             runs = [(name, (self.runs.path(name) / PROMPTS).exists()) for name in self.runs.names()]
         return store_mark(self.store), tuple(runs)
 
-    def _compare(self, asked: Asked) -> list[Comparison]:
-        return compare_makers(
-            self.store,
-            project=asked.project or None,
-            group=asked.group or None,
-            prompts=self._prompts(asked),
-            lineups=self._lineups,
+    def _compare(self, asked: Asked) -> tuple[list[Comparison], list[BothBad]]:
+        project, group, prompts = asked.project or None, asked.group or None, self._prompts(asked)
+        return (
+            compare_makers(
+                self.store, project=project, group=group, prompts=prompts, lineups=self._lineups
+            ),
+            never_preferred(self.store, project=project, group=group, prompts=prompts),
         )
 
     def _rate(self, asked: Asked) -> Rated:

@@ -271,7 +271,7 @@ def _accuracy(fit: Fit) -> str:
 
 def _won(runs: Runs, found: Comparison) -> Won | None:
     """Nothing where a checkpoint was compared with another one, or is not here."""
-    checkpoint = checkpoint_of(runs, found)
+    checkpoint = checkpoint_of(runs, found.one, found.path)
     if checkpoint is None or found.other != Maker(found.one.model, None):
         return None
     run, rate = checkpoint.parent.name, f"{100 * found.rate.value:.0f} %"

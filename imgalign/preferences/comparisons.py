@@ -7,16 +7,21 @@ The sequence (`confidence_sequence`) holds whenever one looks. Its observations 
 mean of their votes, in the order in which the last vote on each came in. A prompt is no observation
 yet while an item of it is open that holds images of both, in a project whose votes are counted: the
 mean of its votes so far would be replaced by another.
+
+That both were bad is no vote; how often it was said is told beside them (both_bad.py).
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 import numpy as np
+from sqlalchemy import Connection
 
 from imgalign.preferences import outcomes
+from imgalign.preferences.both_bad import BothBad, Two, paths_of, times_both_bad
 from imgalign.preferences.makers import asked_for, names_of
 from imgalign.preferences.open_items import Lineups, OpenItems, open_items
 from imgalign.preferences.outcomes import Maker, Outcomes
@@ -40,10 +45,14 @@ class Comparison:
     other_name: str
     path: str | None
     """Where the adapter of `one` was when it made the images."""
+    other_path: str | None
+    """Where that of `other` was, if it has one."""
     wins: int
     """Votes for `one`."""
     ties: int
     losses: int
+    both_bad: int
+    """How often its annotators said that both were bad, which is no vote."""
     simulated: bool
     """Whether the votes are of simulated annotators, which count where no person has voted."""
     prompts: int
@@ -81,7 +90,9 @@ class Comparison:
             f" {_votes(self.votes)} (ties half{_interval(self.rate)})"
         )
         judges = ["All votes are by simulated annotators"] if self.simulated else []
-        return [said, self.decision(), *judges]
+        times = "Once more" if self.both_bad == 1 else f"{self.both_bad} times more"
+        bad = [f"{times} both were bad, which counts for neither"] if self.both_bad else []
+        return [said, self.decision(), *bad, *judges]
 
     def decision(self, *, one: str | None = None, other: str | None = None) -> str:
         """Whether it is decided, in one sentence; `one` and `other` are other names for them."""
@@ -148,11 +159,54 @@ def latest_comparisons(
         if not len(votes.order):
             return
         left = open_items(connection, found, votes, lineups or Lineups())
+        bad = times_both_bad(
+            connection, project=project, group=group, judged_by=judged_by, prompts=prompts
+        )
     for pair in votes.pairs():
-        yield _comparison(found, votes, pair, left)
+        yield _comparison(found, votes, pair, left, bad)
 
 
-def _comparison(found: Outcomes, votes: Votes, pair: Pair, left: OpenItems) -> Comparison:
+def never_preferred(
+    store: Store,
+    *,
+    project: str | None = None,
+    group: str | None = None,
+    judged_by: JudgedBy = "people",
+    prompts: PromptSet | None = None,
+) -> list[BothBad]:
+    """Every two makers without a vote, of which both were bad each time that people were asked."""
+    with store.database.read() as connection:
+        bad = times_both_bad(
+            connection, project=project, group=group, judged_by=judged_by, prompts=prompts
+        )
+        if not bad:
+            return []
+        found = outcomes.read(connection)
+        chosen = None if prompts is None else numbers_in(connection, prompts)
+        asked = asked_for(found, group=group, project=project, judged_by=judged_by, prompts=chosen)
+        votes = Votes.of(found, asked & ~found.excluded)
+        voted = {frozenset(found.makers[number] for number in pair) for pair in votes.pairs()}
+        times: Counter[Two] = Counter()
+        for (two, _), number in bad.items():
+            if two not in voted:
+                times[two] += number
+        return [_both_bad(connection, two, number) for two, number in times.most_common(MOST)]
+
+
+def _both_bad(connection: Connection, two: Two, times: int) -> BothBad:
+    names = names_of(paths_of(connection, two))
+    with_adapter_first = sorted(two, key=lambda maker: (maker.weights is None, names[maker]))
+    name, other_name = (names[maker] for maker in with_adapter_first)
+    return BothBad(name, other_name, times)
+
+
+def _comparison(
+    found: Outcomes,
+    votes: Votes,
+    pair: Pair,
+    left: OpenItems,
+    bad: Mapping[tuple[Two, bool], int],
+) -> Comparison:
     own, simulated = votes.people_first(pair)
     won = votes.shares(pair)[own.order]
     one, other = (found.makers[number] for number in pair)
@@ -175,9 +229,11 @@ def _comparison(found: Outcomes, votes: Votes, pair: Pair, left: OpenItems) -> C
         name=names[one],
         other_name=names[other],
         path=found.path_of[one],
+        other_path=found.path_of[other],
         wins=int((won > 0.5).sum()),
         ties=int((won == 0.5).sum()),
         losses=int((won < 0.5).sum()),
+        both_bad=bad.get((frozenset((one, other)), simulated), 0),
         simulated=simulated,
         prompts=own.clusters.num_one,
         annotators=own.clusters.num_other,

@@ -115,14 +115,15 @@ def _items(connection: Connection, sequences: Sequence[int]) -> dict[int, Item]:
     rows = connection.execute(asked.where(items.c.sequence.in_(sequences))).all()
     numbers = prompt_numbers(connection, {row.prompt for row in rows})
     rows = [row for row in rows if row.prompt in numbers]
-    lineups = _lineups(connection, [row.item_id for row in rows])
+    lineups = lineups_of(connection, [row.item_id for row in rows])
     return {
         sequence: Item(numbers[prompt], project, lineups[item_id])
         for sequence, item_id, prompt, project in rows
     }
 
 
-def _lineups(connection: Connection, item_ids: Sequence[str]) -> dict[str, Lineup]:
+def lineups_of(connection: Connection, item_ids: Sequence[str]) -> dict[str, Lineup]:
+    """Who made the images of items, but for images that several made."""
     images: dict[str, list[str]] = {item_id: [] for item_id in item_ids}
     shown = select(candidates.c.item_id, candidates.c.image_id)
     shown = shown.where(candidates.c.item_id.in_(item_ids))

@@ -10,7 +10,7 @@ import pytest
 from submissions import judge, on_screen
 
 from imgalign.preferences import outcomes
-from imgalign.preferences.comparisons import compare_makers
+from imgalign.preferences.comparisons import compare_makers, never_preferred
 from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.outcomes import Maker, Outcomes
 from imgalign.preferences.prompt_sets import PromptSet, prompts_of_project
@@ -67,6 +67,64 @@ def test_the_checkpoint_is_told_about_whichever_image_came_first(store: Store, q
     assert found.preferred is None
     assert "in 62 % of 4 blind votes" in found.lines()[0]
     assert found.lines()[1].startswith("Not decided by 4 prompts judged completely")
+
+
+def bad(store: Store, *, who: str = "ann", project: str = "cats-compare") -> str:
+    item = store.next_item(who, project=project)
+    assert item is not None
+    key = f"{who}-bad-{len(store.history(who, 100, include_undone=True))}"
+    sent = judge(item, who, key=key, verdict="all_bad", ranking=None)
+    store.submit(sent)
+    return sent.key
+
+
+def test_that_both_were_bad_is_no_vote_and_is_told(store: Store, queue: Any) -> None:
+    for number in range(12):
+        queue(f"prompt {number}", project="cats-compare")
+    for _ in range(8):
+        vote(store, ">", project="cats-compare")
+    store.add_annotator("sim", simulated=True)
+    assert [each.both_bad for each in compare_makers(store)] == [0]
+    bad(store)
+    key = bad(store)
+    bad(store, who="sim")
+    store.undo("ann", key)
+    (found,) = compare_makers(store)
+    assert (found.votes, found.prompts, found.counted, found.both_bad) == (8, 8, 8, 1)
+    assert "Once more both were bad, which counts for neither" in found.lines()
+    bad(store)
+    (found,) = compare_makers(store, project="cats-compare")
+    assert "2 times more both were bad, which counts for neither" in found.lines()
+    assert never_preferred(store) == []
+    exclude(store.database, "ann", project="cats-compare")
+    assert [each.times for each in never_preferred(store)] == [1]
+
+
+def test_two_of_which_both_were_always_bad_are_told_without_a_vote(
+    store: Store, queue: Any
+) -> None:
+    queue("a", project="cats-compare")
+    queue("b", (SECOND, FIRST), project="cats-compare")
+    queue("c", (BASE, FIRST), project="cats-compare")
+    queue("d")
+    for _ in range(3):
+        bad(store)
+    bad(store, project="default")  # all candidates of a set, which compares no two makers
+    assert compare_makers(store) == []
+    first, second = never_preferred(store)
+    assert first.line() == (
+        "storybook + runs/a/step-10 and storybook: 2 times both were bad, which counts for neither"
+    )
+    assert second.line() == (
+        "storybook + runs/a/step-10 and storybook + runs/b/step-20: once both were bad, which "
+        "counts for neither"
+    )
+    assert never_preferred(store, project="default") == []
+    assert [each.times for each in never_preferred(store, prompts=PromptSet.of(["a"]))] == [1]
+    assert never_preferred(store, group="nobody") == []
+    queue("e")
+    vote(store, ">", project="default")
+    assert [each.name for each in never_preferred(store)] == ["storybook + runs/a/step-10"]
 
 
 def test_eight_prompts_without_a_loss_decide_and_seven_do_not(store: Store, queue: Any) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -201,9 +202,11 @@ def compared(runs: Runs, checkpoint: str, weights: str, *, strength: float = 1.0
         name="m + <b>first</b>",
         other_name="m",
         path=str(runs.folder / checkpoint),
+        other_path=None,
         wins=9,
         ties=0,
         losses=1,
+        both_bad=0,
         simulated=False,
         prompts=10,
         annotators=1,
@@ -211,6 +214,40 @@ def compared(runs: Runs, checkpoint: str, weights: str, *, strength: float = 1.0
         counted=10,
         sequence=half,
     )
+
+
+@pytest.mark.parametrize(
+    ("rate", "taken"), [(0.9, ["later"]), (0.1, ["first"]), (0.5, ["later", "first"])]
+)
+def test_of_two_checkpoints_the_preferred_one_is_taken_home_and_each_while_that_is_open(
+    runs: Runs, tiny_pipeline_folder: Path, rate: float, taken: list[str]
+) -> None:
+    make_run(runs.folder / "later", tiny_pipeline_folder, steps=(2,))
+    places = {name: checkpoint_of(runs, name) for name in ("later", "first")}
+    later, first = (
+        Maker("m", weights_hash(runs.folder / place), 0.6 if name == "first" else 1.0)
+        for name, place in places.items()
+    )
+    share = Estimate(value=rate, low=rate - 0.1, high=rate + 0.1)
+    found = replace(
+        compared(runs, places["later"], str(later.weights)),
+        other=first,
+        other_path=str(runs.folder / places["first"]),
+        rate=share,
+        sequence=share,
+    )
+    shown = downloads(runs, found)
+    assert re.findall(r"Take (\w+)/", shown) == taken
+    assert {place in shown for name, place in places.items() if name in taken} == {True}
+    assert not any(place in shown for name, place in places.items() if name not in taken)
+    assert ("to be used at strength 0.6" in shown) == ("first" in taken)
+
+
+def test_a_base_that_won_leaves_nothing_to_take_home(runs: Runs) -> None:
+    checkpoint = checkpoint_of(runs)
+    found = compared(runs, checkpoint, weights_hash(runs.folder / checkpoint))
+    lost = Estimate(value=0.1, low=0.0, high=0.4)
+    assert downloads(runs, replace(found, rate=lost, sequence=lost)) == ""
 
 
 def test_a_winner_can_be_taken_home_while_its_weights_are_the_ones_that_won(runs: Runs) -> None:
@@ -223,6 +260,7 @@ def test_a_winner_can_be_taken_home_while_its_weights_are_the_ones_that_won(runs
     assert "<span>to be used at strength 0.6</span>" in downloads(runs, weak)
     assert downloads(runs, compared(runs, checkpoint, "0" * 64)) == ""
     assert downloads(runs, compared(runs, "../elsewhere/step-000001", weights)) == ""
+    assert f"Take {checkpoint} home as a LoRA for" in downloads(runs, found)
     shown = cards([found], offered=lambda each: downloads(runs, each))
     assert 'data-state="won"' in shown
     assert "<b>first" not in shown

@@ -324,6 +324,28 @@ def test_a_page_that_stays_open_shows_what_one_opened_anew_does_whatever_changes
         before = now
 
 
+def test_pairs_that_were_both_bad_are_told_and_what_to_do_next(
+    board: Leaderboard, battles: Any, store: Store
+) -> None:
+    battles(3, 0, project="cats-compare")
+    for each in store.history("ann", 10):
+        store.undo("ann", each.key)
+    for _ in range(3):
+        item = store.next_item("ann", project="cats-compare")
+        assert item is not None
+        bad = judge(item, "ann", key=f"bad {item.item_id}", verdict="all_bad", ranking=None)
+        store.submit(bad)
+    shown = results.shown(board, Asked())
+    assert "3 times both were bad, which counts for neither" in shown
+    assert "&lt;b&gt;mine&lt;/b&gt; and " in shown
+    assert '<a href="generate">Generate</a>' in shown
+    assert "Nobody has ranked" not in shown
+    battles(2, 2, project="dogs-compare")
+    shown = results.shown(board, Asked())
+    assert "3 times more both were bad, which counts for neither" in shown
+    assert shown.count('class="duel"') == 1
+
+
 def test_who_won_is_said_first_and_what_it_is_called_is_text(
     battles: Any, board: Leaderboard
 ) -> None:

@@ -12,7 +12,7 @@ from imgalign.preferences.coverage import judged_projects, queued_projects
 from imgalign.preferences.makers import APART, MakerRatings, Method
 from imgalign.preferences.ratings import Ratings, Wins
 from imgalign.preferences.store import Store
-from ui.comparing import cards, downloads
+from ui.comparing import cards, downloads, without_votes
 from ui.leaderboard import ALL, HELD_OUT, LISTED, OF_PROJECT, Asked, Leaderboard, Rated
 from ui.links import said
 from ui.messages import LAST, PRIVATE
@@ -72,7 +72,9 @@ def shown(board: Leaderboard, asked: Asked) -> str:
     except ImgalignError as error:
         return f'<div class="results"><p role="alert">{escape(said(error))}.</p></div>'
     compared = cards(found.comparisons, offered=lambda each: downloads(board.runs, each))
-    return compared + table(found.rated)
+    bad = without_votes(found.both_bad)
+    # What is said of nobody's votes would deny those that both were bad.
+    return compared + bad + ("" if bad and found.rated.ratings is None else table(found.rated))
 
 
 def table(rated: Rated) -> str:
