@@ -330,12 +330,14 @@ def launch(
     on_made: Callable[[str], object] = lambda line: None,
     on_listening: Callable[[str], object] = lambda address: None,
     on_set_up: Callable[[str], object] = lambda link: None,
+    on_unguarded: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve until interrupted. InputError when the address cannot be bound.
 
     `create` and `on_made` are those of `open_or_make`. `on_listening` gets the app's address, with
     the port that port 0 became, once it answers there; `on_set_up` the link by which the first
-    account is made, where accounts are asked for and there is none.
+    account is made, where accounts are asked for and there is none; `on_unguarded` is called where
+    nobody has to log in.
     """
     with (
         _listen(settings.host, settings.port) as listening,
@@ -354,8 +356,11 @@ def launch(
         )
         # The socket takes connections already; they are answered as soon as the server runs.
         on_listening(settings.address)
-        if settings.accounts and (token := Accounts(store.database).set_up()) is not None:
+        accounts = Accounts(store.database)
+        if settings.accounts and (token := accounts.set_up()) is not None:
             on_set_up(f"{settings.address_here}/join#{token}")
+        elif not (settings.accounts or accounts.exist()):
+            on_unguarded()
         Server(config).run(sockets=[listening])
 
 

@@ -21,6 +21,7 @@ from imgalign.prompts import Prompts
 from imgalign.runs.checkpoint import STEP
 from imgalign.runs.folder import CONFIG, PROMPTS, SHIPPED, run_prompts
 from imgalign.runs.metric_table import METRICS
+from imgalign.runs.status import KILLED
 from ui.exports import Download, downloads
 from ui.links import generate_link, in_the_app
 from ui.runs import Run
@@ -41,6 +42,7 @@ NUMBER = re.compile(r"\d+")
 TERMINAL = re.compile(r"(?:resume|go on) with --resume\b(?! policy)|resume to continue\b")
 """How a message tells a person at a terminal to go on."""
 OUT_OF_MEMORY = re.compile(r"out of memory|cannot allocate memory|MemoryError", re.IGNORECASE)
+MORE_MEMORY = "lower policy.batch_size, or set policy.gradient_checkpointing=true"
 FAULT = re.compile(r"[A-Z]\w*(?:Error|Exception)(?::|$)")
 """The last line of a traceback: nobody wrote it for a person."""
 
@@ -273,11 +275,13 @@ def message_for_page(run: Run, *, admin: bool = True) -> str:
     message = in_the_app(TERMINAL.sub(on, message) if run.resumable else message)
     if run.resumable and run.state == "stopped" and on not in message:
         message = f"{message or 'stopped'}; {on}"
+    if run.state == "stopped" and KILLED in message:
+        cure = MORE_MEMORY if admin else "an admin can start it with less"
+        message = f"{message}; if that happens again, the memory may not be enough: {cure}"
     if run.state != "failed":
         return message
     if OUT_OF_MEMORY.search(message):
-        cure = "lower policy.batch_size, or set policy.gradient_checkpointing=true"
-        cure = cure if admin else "an admin can start it again with less"
+        cure = MORE_MEMORY if admin else "an admin can start it again with less"
         return f"{message}; the memory was not enough: {cure}"
     if FAULT.match(message):
         return f"{message}; this is a fault of the program: the log below says where it happened"

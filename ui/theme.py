@@ -103,6 +103,8 @@ def theme() -> gr.themes.Base:
         input_border_color_dark="*neutral_700",
         input_border_color_focus="*primary_500",
         input_border_color_focus_dark="*primary_400",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_400",
         checkbox_border_color="*neutral_400",
         checkbox_border_color_dark="*neutral_500",
         input_radius="10px",

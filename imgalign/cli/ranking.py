@@ -385,6 +385,10 @@ def ui(
             f"make the first account, an admin's, at {link} (works once, within a day; on another "
             "machine put the name of this one in place of its address)"
         ),
+        on_unguarded=lambda: typer.echo(
+            "without accounts: it listens on this machine only, and whoever uses it may do "
+            "everything in it (--accounts lets others in)"
+        ),
     )
 
 

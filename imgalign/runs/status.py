@@ -14,6 +14,8 @@ from imgalign.files import read_json, write_atomically
 log = logging.getLogger(__name__)
 
 STATUS = "status.json"
+KILLED = "the process ended abruptly"
+"""How the message of a run begins whose process is gone without a word."""
 
 RunState: TypeAlias = Literal["running", "stopped", "finished", "failed"]
 
@@ -81,7 +83,7 @@ def read_status(run: Path) -> RunStatus | None:
             status,
             state="stopped",
             eta_seconds=None,
-            message=f"the process ended abruptly after iteration {status.step}; resume to continue",
+            message=f"{KILLED} after iteration {status.step}; resume to continue",
         )
     return status
 

@@ -5,6 +5,7 @@ import socket
 import time
 import urllib.request
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
 
 def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = []
+    told, unguarded = [], []
 
     def connect(address: str) -> None:
         told.append(address)
@@ -142,7 +143,12 @@ def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkey
 
     monkeypatch.setattr("ui.app.build_app", lambda settings, store: settings)
     monkeypatch.setattr("ui.app.Server.run", lambda self, sockets: None)
-    launch(Settings(port=0, pages=("rank",)), on_listening=connect)
+    settings = Settings(port=0, pages=("rank",))
+    launch(settings, on_listening=connect, on_unguarded=lambda: unguarded.append(True))
+    assert unguarded == [True]  # nobody has to log in, which is said
+    asked = replace(settings, accounts=True)
+    launch(asked, on_unguarded=pytest.fail, on_set_up=lambda link: unguarded.append(link))
+    assert "/join#" in unguarded[1]
     assert len(told) == 1
     assert not told[0].endswith(":0")
     assert Settings(host="::1").address == "http://[::1]:7860"

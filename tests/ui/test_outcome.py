@@ -118,7 +118,6 @@ def test_what_to_do_with_a_language_model_is_something_else(runs):
     "message",
     [
         "stopped at iteration 18; resume with --resume",
-        "the process ended abruptly after iteration 18; resume to continue",
         "stopped at iteration 18",
     ],
 )
@@ -129,6 +128,19 @@ def test_a_stopped_run_says_go_on_with_resume(runs, message):
     told = monitor.view(runs, "a", admin=False)["detail"]["message"]  # a lead has no such button
     assert told.endswith(" iteration 18; an admin can resume it")
     assert found["verdict"]["headline"].startswith("So far: Use iteration 12")
+
+
+def test_a_run_that_was_killed_says_how_to_go_on_and_what_it_may_have_lacked(runs):
+    message = "the process ended abruptly after iteration 18; resume to continue"
+    write_run(runs, state="stopped", message=message)
+    ended = "the process ended abruptly after iteration 18"
+    again = "if that happens again, the memory may not be enough"
+    assert detail(runs)["message"] == (
+        f"{ended}; go on with Resume; {again}: lower policy.batch_size, or set "
+        "policy.gradient_checkpointing=true"
+    )
+    told = monitor.view(runs, "a", admin=False)["detail"]["message"]
+    assert told == f"{ended}; an admin can resume it; {again}: an admin can start it with less"
 
 
 @pytest.mark.parametrize(

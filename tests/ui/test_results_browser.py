@@ -4,6 +4,7 @@ decided, and what is shown follows the votes and what is chosen.
 
 import re
 import threading
+import zipfile
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from generate_page import generate, open_page, write_runs
 from PIL import Image
 from provenances import provenance
 from rank_page import press, wait_for_progress
+from safetensors.torch import load, load_file
 from submissions import judge, on_screen
 from waited import expect
 
 from imgalign.errors import InputError
 from imgalign.images import png
 from imgalign.preferences.store import Store
+from imgalign.runs.trained import weights_hash
 from ui import exports
 from ui.builds import Built
 from ui.runs import Runs
@@ -38,16 +41,19 @@ def runs(tmp_path: Path, model: Path) -> Path:
     return write_runs(tmp_path / "runs", model)
 
 
-def compare(store: Store, count: int, project: str) -> None:
+def compare(
+    store: Store, count: int, project: str, *, adapter: str = "runs/mine", weights: str = ""
+) -> None:
     """Queue pairs of a base's image and a checkpoint's."""
+    made = {"adapter": adapter, "adapter_hash": weights or adapter}
     for number in range(count):
         prompt = f"{project} {number}"
         ids = [
             store.add_image(
                 png(Image.new("RGB", (8, 8), (len(project), number, 90 * k))),
-                provenance(prompt=prompt, adapter=adapter, adapter_hash=adapter),
+                provenance(prompt=prompt, **by),
             )
-            for k, adapter in enumerate((None, "runs/mine"))
+            for k, by in enumerate(({"adapter": None, "adapter_hash": None}, made))
         ]
         store.add_item(prompt, ids, source="test", project=project)
 
@@ -162,6 +168,29 @@ def test_a_winner_is_taken_home_from_its_card(
     expect(duel.get_by_role("alert")).to_have_text(wrong)
     expect(buttons.first).to_be_enabled()
     assert page.url == f"{address}/results"
+
+
+def test_the_file_that_is_taken_home_has_the_weights_that_won(
+    page: Any, runs: Path, address: str, store: Store
+):
+    checkpoint = runs / "lora" / "step-000020"
+    compare(store, 8, "cats", adapter=str(checkpoint), weights=weights_hash(checkpoint))
+    vote(store, "ann", "cats", group="warm", won=8)
+    duel = results_of(page, address)
+    expect(duel).to_contain_text("Take lora/step-000020 home as a LoRA for")
+    with page.expect_download(timeout=120_000) as taking:
+        duel.get_by_role("button", name="peft").click()
+    with zipfile.ZipFile(taking.value.path()) as taken:
+        assert taken.testzip() is None
+        card = taken.read("README.md").decode()
+        (weights,) = (name for name in taken.namelist() if name.endswith(".safetensors"))
+        found = load(taken.read(weights))
+    assert "## Training" in card
+    own = load_file(checkpoint / "pytorch_lora_weights.safetensors")
+    assert len(found) == len(own) > 0
+    total = sum(float(each.double().square().sum()) for each in own.values())
+    taken_home = sum(float(each.double().square().sum()) for each in found.values())
+    assert taken_home == pytest.approx(total)
 
 
 def test_what_is_chosen_changes_comparisons_ratings_and_the_chart_over_time(
