@@ -328,7 +328,7 @@ def main() -> None:
         if given.keep is not None:
             shutil.copytree(there / "studio", given.keep)
     row = "from a folder" if given.from_folder else "from prompts"
-    row += ", a careful person" * given.careful
+    row += ", a careful person" * given.careful + f", {hardware()['instructions']}"
     seconds = {step: round(value, 1) for step, value in walk.seconds.items()}
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     known[row] = {
