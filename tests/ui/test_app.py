@@ -134,7 +134,8 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
 
 def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told, unguarded = [], []
+    told: list[str] = []
+    unguarded: list[str] = []
 
     def connect(address: str) -> None:
         told.append(address)
@@ -144,10 +145,10 @@ def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkey
     monkeypatch.setattr("ui.app.build_app", lambda settings, store: settings)
     monkeypatch.setattr("ui.app.Server.run", lambda self, sockets: None)
     settings = Settings(port=0, pages=("rank",))
-    launch(settings, on_listening=connect, on_unguarded=lambda: unguarded.append(True))
-    assert unguarded == [True]  # nobody has to log in, which is said
+    launch(settings, on_listening=connect, on_unguarded=lambda: unguarded.append(""))
+    assert unguarded == [""]  # nobody has to log in, which is said
     asked = replace(settings, accounts=True)
-    launch(asked, on_unguarded=pytest.fail, on_set_up=lambda link: unguarded.append(link))
+    launch(asked, on_unguarded=pytest.fail, on_set_up=unguarded.append)
     assert "/join#" in unguarded[1]
     assert len(told) == 1
     assert not told[0].endswith(":0")

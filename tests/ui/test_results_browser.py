@@ -45,6 +45,7 @@ def compare(
     store: Store, count: int, project: str, *, adapter: str = "runs/mine", weights: str = ""
 ) -> None:
     """Queue pairs of a base's image and a checkpoint's."""
+    base: dict[str, Any] = {"adapter": None, "adapter_hash": None}
     made = {"adapter": adapter, "adapter_hash": weights or adapter}
     for number in range(count):
         prompt = f"{project} {number}"
@@ -53,7 +54,7 @@ def compare(
                 png(Image.new("RGB", (8, 8), (len(project), number, 90 * k))),
                 provenance(prompt=prompt, **by),
             )
-            for k, by in enumerate(({"adapter": None, "adapter_hash": None}, made))
+            for k, by in enumerate((base, made))
         ]
         store.add_item(prompt, ids, source="test", project=project)
 
@@ -149,7 +150,9 @@ def test_a_winner_is_taken_home_from_its_card(
         return Built(into / "made.zip", "made.zip", "a LoRA")
 
     offered = exports.downloads(runs / "lora" / "step-000020")
-    shown = exports.buttons(offered, "Take lora/step-000020 home as a LoRA for", "to be used at strength 0.6")
+    shown = exports.buttons(
+        offered, "Take lora/step-000020 home as a LoRA for", "to be used at strength 0.6"
+    )
     monkeypatch.setattr("ui.pages.results.downloads", lambda *_: shown)
     monkeypatch.setattr("ui.api.studio.zipped_export", exported)
     compare(store, 4, "cats")
