@@ -70,5 +70,5 @@ $(VENV)/installed-docs: pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-hooks: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -e ".[hooks]"
+	$(BIN)/python -m pip install --quiet -e ".[test,hooks]"
 	@touch $@ $(VENV)/installed

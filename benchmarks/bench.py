@@ -251,8 +251,8 @@ def main() -> int:
     from bench_page import write_page  # loads torch
 
     minutes = (time.monotonic() - began) / 60
-    say(f"\n{write_page(folder, RECORDED, failed=failed)}")
-    say(f"\nthis took {minutes:.0f} minutes; the page is {folder / 'bench.md'}")
+    say(f"\n{write_page(folder, RECORDED, failed=failed, minutes=minutes)}")
+    say(f"\nthe page is {folder / 'bench.md'}")
     if failed:
         say(f"not measured: {', '.join(failed)}; the same command tries again")
     return 1 if failed else 0

@@ -206,8 +206,11 @@ def page(folder: Path, recorded: Path, *, failed: Sequence[str] = ()) -> str:
     )
 
 
-def write_page(folder: Path, recorded: Path, *, failed: Sequence[str] = ()) -> str:
-    """Write it into the folder as bench.md, and return it."""
+def write_page(
+    folder: Path, recorded: Path, *, failed: Sequence[str] = (), minutes: float = 0.0
+) -> str:
+    """Write it into the folder as bench.md, and return it; `minutes` are those of this sitting."""
     text = page(folder, recorded, failed=failed)
+    text = f"{text}\n\nThe last sitting took {minutes:.0f} minutes."
     (folder / "bench.md").write_text(f"# Benchmarks, short forms\n\n{text}\n", encoding="utf-8")
     return text

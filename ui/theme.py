@@ -49,7 +49,9 @@ SANS = (
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 
-LINKS = {
+WORDS = {
+    "input_placeholder_color": "*neutral_600",
+    "input_placeholder_color_dark": "*neutral_400",
     "link_text_color": "*primary_700",
     "link_text_color_dark": "*primary_300",
     "link_text_color_hover": "*primary_800",
@@ -57,7 +59,7 @@ LINKS = {
     "link_text_color_visited": "*primary_700",
     "link_text_color_visited_dark": "*primary_300",
 }
-"""Within sentences."""
+"""Examples in empty fields, and links within sentences."""
 
 
 def theme() -> gr.themes.Base:
@@ -74,7 +76,7 @@ def theme() -> gr.themes.Base:
         body_text_color_subdued_dark="*neutral_400",
         background_fill_primary="*neutral_50",
         background_fill_primary_dark="*neutral_900",
-        **LINKS,
+        **WORDS,
         background_fill_secondary="*neutral_100",
         background_fill_secondary_dark="*neutral_800",
         border_color_primary="*neutral_200",
@@ -103,8 +105,6 @@ def theme() -> gr.themes.Base:
         input_border_color_dark="*neutral_700",
         input_border_color_focus="*primary_500",
         input_border_color_focus_dark="*primary_400",
-        input_placeholder_color="*neutral_600",
-        input_placeholder_color_dark="*neutral_400",
         checkbox_border_color="*neutral_400",
         checkbox_border_color_dark="*neutral_500",
         input_radius="10px",

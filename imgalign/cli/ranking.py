@@ -374,8 +374,7 @@ def ui(
         demos=tuple(demos),
     )
     for folder, command in demos:
-        has = "has the rankings, the reward model and the run of a demo"
-        typer.echo(f"{folder} {has}: {command}")
+        typer.echo(f"{folder} has the rankings, the reward model and the run of a demo: {command}")
     launch(
         settings,
         create=create,
@@ -385,11 +384,14 @@ def ui(
             f"make the first account, an admin's, at {link} (works once, within a day; on another "
             "machine put the name of this one in place of its address)"
         ),
-        on_unguarded=lambda: typer.echo(
-            "without accounts: it listens on this machine only, and whoever uses it may do "
-            "everything in it (--accounts lets others in)"
-        ),
+        on_unguarded=lambda: typer.echo(UNGUARDED),
     )
+
+
+UNGUARDED = (
+    "without accounts: it listens on this machine only, and whoever uses it may do everything in "
+    "it (--accounts lets others in)"
+)
 
 
 def offered_demos(folder: Path) -> list[tuple[str, str]]:
