@@ -68,7 +68,7 @@ def _offer(runs: Runs, maker: Maker, path: str | None) -> str:
         return ""
     which = f"{checkpoint.parent.name}/{checkpoint.name}"
     how = "" if maker.strength == 1 else f"to be used at strength {maker.strength:g}"
-    return exports.buttons(offered, f"Take {which} home as a LoRA for", how)
+    return exports.buttons(offered, f"Take {which} home for", how)
 
 
 def _card(found: Comparison) -> str:

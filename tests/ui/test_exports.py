@@ -260,7 +260,7 @@ def test_a_winner_can_be_taken_home_while_its_weights_are_the_ones_that_won(runs
     assert "<span>to be used at strength 0.6</span>" in downloads(runs, weak)
     assert downloads(runs, compared(runs, checkpoint, "0" * 64)) == ""
     assert downloads(runs, compared(runs, "../elsewhere/step-000001", weights)) == ""
-    assert f"Take {checkpoint} home as a LoRA for" in downloads(runs, found)
+    assert f"Take {checkpoint} home for" in downloads(runs, found)
     shown = cards([found], offered=lambda each: downloads(runs, each))
     assert 'data-state="won"' in shown
     assert "<b>first" not in shown

@@ -355,4 +355,4 @@ def test_who_won_is_said_first_and_what_it_is_called_is_text(
     assert shown.index("was preferred to m in 100 % of 8 blind votes") < shown.index("All together")
     assert "Decided: m + runs/&lt;b&gt;mine&lt;/b&gt; is preferred" in shown
     assert "<b>mine" not in shown
-    assert "home as a LoRA" not in shown  # no run of this folder
+    assert "home for" not in shown  # no run of this folder

@@ -151,7 +151,7 @@ def test_a_winner_is_taken_home_from_its_card(
 
     offered = exports.downloads(runs / "lora" / "step-000020")
     shown = exports.buttons(
-        offered, "Take lora/step-000020 home as a LoRA for", "to be used at strength 0.6"
+        offered, "Take lora/step-000020 home for", "to be used at strength 0.6"
     )
     monkeypatch.setattr("ui.pages.results.downloads", lambda *_: shown)
     monkeypatch.setattr("ui.api.studio.zipped_export", exported)
@@ -180,7 +180,7 @@ def test_the_file_that_is_taken_home_has_the_weights_that_won(
     compare(store, 8, "cats", adapter=str(checkpoint), weights=weights_hash(checkpoint))
     vote(store, "ann", "cats", group="warm", won=8)
     duel = results_of(page, address)
-    expect(duel).to_contain_text("Take lora/step-000020 home as a LoRA for")
+    expect(duel).to_contain_text("Take lora/step-000020 home for")
     with page.expect_download(timeout=120_000) as taking:
         duel.get_by_role("button", name="peft").click()
     with zipfile.ZipFile(taking.value.path()) as taken:
