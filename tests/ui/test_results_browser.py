@@ -150,9 +150,7 @@ def test_a_winner_is_taken_home_from_its_card(
         return Built(into / "made.zip", "made.zip", "a LoRA")
 
     offered = exports.downloads(runs / "lora" / "step-000020")
-    shown = exports.buttons(
-        offered, "Take lora/step-000020 home for", "to be used at strength 0.6"
-    )
+    shown = exports.buttons(offered, "Take lora/step-000020 home for", "to be used at strength 0.6")
     monkeypatch.setattr("ui.pages.results.downloads", lambda *_: shown)
     monkeypatch.setattr("ui.api.studio.zipped_export", exported)
     compare(store, 4, "cats")
