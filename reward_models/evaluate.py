@@ -26,6 +26,7 @@ from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
 from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, Counts, Evaluation, Spread
 from imgalign.preferences.records import Ranking, Samples, compares, tied_pairs
 from imgalign.preferences.splits import three_way_split
+from imgalign.wording import counted, there_are
 from reward_models.contract import HeldOut, Scale
 from reward_models.data import pair_margins
 
@@ -99,20 +100,20 @@ def leave_out_unreadable(
     lost = len(ranked) - len(kept)
     unreadable = {sample: problem for (_, sample), problem in problems.items()}
     kind = ranked[0].samples if ranked else "samples"
+    lost_samples = counted(len(unreadable), kind.removesuffix("s"))
     if ranked and not kept:
         raise InputError(
-            f"reward: no ranking is left, {len(unreadable)} {kind} cannot be read; the first: "
+            f"reward: no ranking is left, {lost_samples} cannot be read; the first: "
             f"{next(iter(unreadable.values()))}"
         )
     for problem in list(unreadable.values())[:NAMED]:
         log.warning("%s", problem)
     if unreadable:
         log.warning(
-            "%d %s cannot be read, so %d of %d rankings are left out",
-            len(unreadable),
-            kind,
+            "%s cannot be read, so %s of %s left out",
+            lost_samples,
             lost,
-            len(ranked),
+            there_are(len(ranked), "ranking"),
         )
     return kept, replace(counts, ranked=counts.ranked - lost, unreadable=lost)
 

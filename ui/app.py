@@ -380,7 +380,7 @@ def _listen(host: str, port: int) -> socket:
 
 def _head(settings: Settings, studio: Studio) -> str:
     head = asset("head.html") + f"<style>{asset('role.css')}</style>\n"
-    scripts = ("streams.js", "title.js", "role.js")
+    scripts = ("streams.js", "combobox.js", "title.js", "role.js")
     head += "".join(f"<script>{asset(name)}</script>\n" for name in scripts)
     if settings.has_studio:
         head += f'<meta name="imgalign-server" content="{studio.server}">\n'

@@ -15,6 +15,7 @@ from imgalign.preferences.records import COMPARISONS, Samples, holds_comparisons
 from imgalign.preferences.store import Store
 from imgalign.prompts import prompts_in
 from imgalign.runs.checkpoint import STEP
+from imgalign.wording import counted, there_are
 from ui import checks
 from ui.batches import Asked, Batches
 from ui.image_request import (
@@ -31,7 +32,6 @@ from ui.libraries import load_libraries
 from ui.outlook import Line, duration, size
 from ui.processes import check_name
 from ui.runs import Runs
-from ui.standing import counted
 
 PROMPTS, IMAGES, TEXTS = "prompts", "images", "texts"
 FEWEST, MOST = 1, 9
@@ -243,13 +243,13 @@ def outlook(wanted: Asked, store: Store, batches: Batches, *, at_once: bool = Fa
         images = _images_in(Path(wanted.place))
         bytes_there = sum(path.stat().st_size for path in images)
         return [
-            Line("Work", f"{len(images)} images, {_together(wanted)}"),
+            Line("Work", f"{counted(len(images), 'image')}, {_together(wanted)}"),
             Line("Disk", f"about {size(bytes_there)} for copies in the store; {_free(store)}"),
         ]
     images_made = wanted.num_images
     work = (
-        f"{len(wanted.prompts)} {'prompt' if len(wanted.prompts) == 1 else 'prompts'}, "
-        f"{images_made:,} images, {images_made * wanted.steps:,} sampling steps"
+        f"{counted(len(wanted.prompts), 'prompt')}, {counted(images_made, 'image')}, "
+        f"{images_made * wanted.steps:,} sampling steps"
     )
     return [
         Line("Work", work),
@@ -335,7 +335,7 @@ def unread(ends: dict[str, str]) -> list[str]:
     prompt, end = next(iter(ends.items()))
     one = len(ends) == 1
     return [
-        f"{'1 prompt is' if one else f'{len(ends)} prompts are'} longer than this model reads: "
+        f"{there_are(len(ends), 'prompt')} longer than this model reads: "
         f'of "{_short(prompt)}" the end "{_short(end)}" has no effect; shorten '
         f"{'it' if one else 'them'}"
     ]

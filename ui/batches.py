@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from imgalign.errors import InputError
 from imgalign.files import read_json, write_atomically
 from imgalign.prompts import as_file
+from imgalign.wording import counted
 from ui.outlook import duration
 from ui.processes import IMGALIGN, Processes, last_line
 from ui.runs import Runs
@@ -27,7 +28,7 @@ FOLDER = ".candidates"
 CANDIDATES = (*IMGALIGN, "candidates")
 NAME = re.compile(r"batch-[1-9][0-9]{0,8}")
 SHARE = re.compile(r"(.+): (\d+) %(?:, (\d+\.\d+) min left)?")
-QUEUED = re.compile(r"\d+ items are queued.*")
+QUEUED = re.compile(r"[\d,]+ items? (?:is|are) queued.*")
 MADE = re.compile(r"(\d+) images made in (\d+\.\d+) s")
 STARTED = re.compile(r"^\$ imgalign candidates ", re.MULTILINE)
 DOING = {
@@ -77,8 +78,8 @@ class Asked:
             return "Images from a browser"
         if self.source != "prompts":
             return f"{self.source.capitalize()} from {Path(self.place).name}"
-        prompts = "1 prompt" if len(self.prompts) == 1 else f"{len(self.prompts)} prompts"
-        return f"{prompts}, {self.num_images} images by {self.maker}"
+        images = counted(self.num_images, "image")
+        return f"{counted(len(self.prompts), 'prompt')}, {images} by {self.maker}"
 
 
 ASKED = TypeAdapter(Asked)

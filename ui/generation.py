@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.records import at_strength
 from imgalign.runs.trained import check_strength
+from imgalign.wording import counted
 from ui.image_request import NO_REWRITER, SHIPPED, Request, checkpoint_folder
 from ui.libraries import load_libraries
 from ui.links import said
@@ -232,8 +233,8 @@ class Drawing:
                 return
             size = min(generator.largest_batch, len(wanted) - taken)
             steps = self._plan.request.sampler.num_inference_steps
-            of = f"{size} images" if size > 1 else "1 image"
-            self._show(f"{doing}, step {round(part * steps / size)} of {steps} of {of}", part)
+            step = f"step {round(part * steps / size)} of {steps}"
+            self._show(f"{doing}, {step} of {counted(size, 'image')}", part)
 
         images = generator.generate(
             [text for *_, text in wanted],

@@ -19,6 +19,7 @@ from imgalign.preferences.records import comparisons_of, holds_comparisons
 from imgalign.preferences.store import Store
 from imgalign.prompts import prompts_in
 from imgalign.runs.folder import PROMPTS, run_prompts
+from imgalign.wording import counted
 from ui.kept import Kept
 from ui.links import rank_link, said
 from ui.runs import Runs
@@ -130,7 +131,7 @@ class Leaderboard:
         return " ".join(self._invitation(*each) for each in found)
 
     def _invitation(self, project: str, pairs: int) -> str:
-        wait = "1 pair waits" if pairs == 1 else f"{pairs:,} pairs wait"
+        wait = f"{counted(pairs, 'pair')} {'waits' if pairs == 1 else 'wait'}"
         link = rank_link(project, only=self.only)
         how = f'<a href="{escape(link)}">Rank them</a>.' if link else ""
         return f"{wait} to be ranked in the project {escape(project)}. {how}".strip()
@@ -162,7 +163,7 @@ def why_nothing(reason: NothingToRateError, waiting: str = "") -> str:
     `waiting` says of comparisons that wait to be ranked, as HTML.
     """
     cure = f"{waiting} {AFTER}" if waiting else f"{COMPARE} {AFTER}"
-    number = _rankings(reason.num_rankings)
+    number = counted(reason.num_rankings, "ranking")
     match reason.because:
         case "other filters":
             return (
@@ -198,7 +199,3 @@ AFTER = (
     "There nobody sees which model made which image; who is preferred stands here after the first "
     "one."
 )
-
-
-def _rankings(number: int) -> str:
-    return "1 ranking" if number == 1 else f"{number:,} rankings"

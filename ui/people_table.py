@@ -15,8 +15,8 @@ from imgalign.preferences.quality import Share
 from imgalign.preferences.queue_order import Valued
 from imgalign.preferences.reliability import Reliability
 from imgalign.preferences.stored import ItemSamples
+from imgalign.wording import counted
 from ui.outlook import duration
-from ui.standing import counted
 
 FEW = 10
 """Observations below which nobody is warned of a share."""
@@ -213,8 +213,9 @@ def _reliability(alpha: Reliability, kappa: Reliability) -> str:
     return (
         f'<p class="alpha">{_number(alpha)} Krippendorff\'s alpha</p>'
         f'<p class="alpha">{_number(kappa)} Fleiss\' kappa of better, worse and tie</p>'
-        f"<p>{_reading(alpha)} Of {alpha.num_pairs:,} pairs of {alpha.num_prompts:,} prompts that "
-        "two or more annotators ordered; the intervals are over prompts.</p>"
+        f"<p>{_reading(alpha)} Of {counted(alpha.num_pairs, 'pair')} of "
+        f"{counted(alpha.num_prompts, 'prompt')} that two or more annotators ordered; the "
+        "intervals are over prompts.</p>"
     )
 
 

@@ -18,6 +18,7 @@ from imgalign.preferences.judges import chosen_rankings
 from imgalign.preferences.records import Samples
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import queued_samples
+from imgalign.wording import counted
 from ui.download import zip_folder
 
 Kind: TypeAlias = Literal[ExportFormat, "rankings_and_images"]
@@ -73,9 +74,9 @@ def written(store: Store, project: str, kind: Kind, folder: Path) -> tuple[Path,
     try:
         with reporting_full_disk(made, "writing the rankings"):
             if kind == "rankings":
-                lines = [f"{export_rankings(store, made, project=project)} rankings"]
+                lines = [counted(export_rankings(store, made, project=project), "ranking")]
             elif kind == "rankings_and_images":
-                lines = [f"{_write_archive(store, project, made)} rankings"]
+                lines = [counted(_write_archive(store, project, made), "ranking")]
             else:
                 lines = _write(store, project, kind, place)
                 if place != made:

@@ -13,6 +13,7 @@ from imgalign.errors import InputError
 from imgalign.preferences.exchange import import_rankings, values_in
 from imgalign.preferences.originals import ImageFolder
 from imgalign.preferences.store import Store
+from imgalign.wording import there_are
 from ui.links import ASK
 from ui.uploads import (
     LARGEST_ARCHIVE,
@@ -54,7 +55,7 @@ def brought_in(store: Store, file: Path, name: str) -> str:
     if not num_new:
         return f"{shown_name(name)}: nothing is new; its rankings are here already"
     shown = ", ".join(map(repr, projects[:5])) + (", ..." if len(projects) > 5 else "")
-    return f"{shown_name(name)}: {num_new:,} rankings are new, in project {shown}"
+    return f"{shown_name(name)}: {there_are(num_new, 'ranking')} new, in project {shown}"
 
 
 def _unpacked(archive: Path, folder: Path, name: str) -> tuple[Path, Path]:

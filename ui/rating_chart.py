@@ -4,6 +4,7 @@ from collections.abc import Callable
 from html import escape
 
 from imgalign.preferences.history import History
+from imgalign.wording import counted
 
 WIDTH, HEIGHT, MARGIN = 720, 240, 44
 """In units of the drawing, which is as wide as the page."""
@@ -41,7 +42,8 @@ def chart(found: History, number: Callable[[float], str], *, how: str) -> str:
     )
     below = (
         f'<text x="{MARGIN}" y="{HEIGHT - 6}">0</text>'
-        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 6}" text-anchor="end">{last:,} rankings</text>'
+        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 6}" text-anchor="end">'
+        f"{counted(last, 'ranking')}</text>"
     )
     legend = "".join(
         f'<li><i class="line-{n}"></i>{escape(name)}</li>' for n, name in enumerate(lines)

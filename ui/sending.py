@@ -15,6 +15,7 @@ from imgalign.preferences import validation
 from imgalign.preferences.coverage import coverage, queued_projects
 from imgalign.preferences.records import comparisons_of
 from imgalign.preferences.store import Store
+from imgalign.wording import counted, there_are
 from ui.image_request import Typed, whole
 from ui.shelf import Shelf
 
@@ -47,9 +48,9 @@ class Sent:
         if not self.new and not self.known:
             return "Nothing to rank: the images of each item are equal"
         if not self.new:
-            return f"Nothing was sent again: {_items(self.known)} {_are(self.known)} in {place}"
+            return f"Nothing was sent again: {there_are(self.known, 'item')} in {place}"
         rest = f"; {self.known} more {_are(self.known)} there already" if self.known else ""
-        return f"Stored {_items(self.new)} in {place}{rest}"
+        return f"Stored {counted(self.new, 'item')} in {place}{rest}"
 
 
 def send(
@@ -170,10 +171,6 @@ def _pairs(rows: Sequence[Mapping[str, Any]], how: str) -> list[tuple[str, str]]
         and b["checkpoint"]
         and bool(a["checkpoint"]) == (how == CHECKPOINTS)
     ]
-
-
-def _items(number: int) -> str:
-    return "1 item" if number == 1 else f"{number} items"
 
 
 def _are(number: int) -> str:

@@ -26,6 +26,7 @@ from imgalign.preferences.records import COMPARISONS, holds_comparisons
 from imgalign.preferences.skips import Skipped
 from imgalign.preferences.store import Store
 from imgalign.runs.trained import recorded_hash
+from imgalign.wording import counted
 from ui.batches import Batches
 from ui.comparing import checkpoint_of
 from ui.fits import Fit, Fits
@@ -247,11 +248,6 @@ class Standings:
             found = judged(self._store, self._of[0], project)
             self._judged[project] = (mark, found)
         return found
-
-
-def counted(number: int, what: str) -> str:
-    """Example: "1 image", "48 images"."""
-    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _for_others(skipped: Skipped) -> str:

@@ -16,6 +16,7 @@ from imgalign.cli.options import (
     refuse_given,
 )
 from imgalign.preferences.foreign.formats import ExportFormat
+from imgalign.wording import counted, there_are
 
 
 def check(database: Database = None, images: Images = None) -> None:
@@ -74,7 +75,8 @@ def export(
         refuse_given(changed(export, ineffective), "without --format pairs or text_pairs")
         with Store.open(database, images=images, create=False) as store:
             num_rankings = export_rankings(store, file, project=project)
-            typer.echo(f"{file}: {num_rankings} rankings; copy {store.images.root} along with it")
+            written = counted(num_rankings, "ranking")
+            typer.echo(f"{file}: {written}; copy {store.images.root} along with it")
             if excluded := all_exclusions(store.database, project=project):
                 typer.echo(
                     f"{len(excluded)} exclusions of annotators are in it: their rankings too"
@@ -152,7 +154,7 @@ def import_(
     check_export(file, images=source_images, into_new=is_missing(database))
     with open_or_make(database, images=images, create=create, on_made=typer.echo) as store:
         num_new = import_rankings(store, file, images=source_images)
-        typer.echo(f"{num_new} rankings are new in {store.database.name}")
+        typer.echo(f"{there_are(num_new, 'ranking')} new in {store.database.name}")
 
 
 def ratings(

@@ -30,6 +30,7 @@ from imgalign.preferences.records import JudgedBy
 from imgalign.preferences.store import Store
 from imgalign.preferences.votes import Pair, Votes
 from imgalign.statistics import Estimate, confidence_sequence, two_way_rate
+from imgalign.wording import counted
 
 MOST = 12
 """Comparisons that are told, those with the latest votes."""
@@ -87,7 +88,7 @@ class Comparison:
         """What came out, and whether to go on."""
         said = (
             f"{self.name} was preferred to {self.other_name} in {_percent(self.rate.value)} of"
-            f" {_votes(self.votes)} (ties half{_interval(self.rate)})"
+            f" {counted(self.votes, 'blind vote')} (ties half{_interval(self.rate)})"
         )
         judges = ["All votes are by simulated annotators"] if self.simulated else []
         times = "Once more" if self.both_bad == 1 else f"{self.both_bad} times more"
@@ -99,12 +100,13 @@ class Comparison:
         waiting = self.prompts - self.counted
         rest = ""
         if waiting:
-            rest = f"; {_prompts(waiting)} still {'have' if waiting > 1 else 'has'} items to judge"
+            have = "has" if waiting == 1 else "have"
+            rest = f"; {counted(waiting, 'prompt')} still {have} items to judge"
         if self.sequence is None:
             return f"No prompt is judged completely yet{rest}"
         _, low, high = self.whenever
         between = f"{100 * low:.0f} to {_percent(high)}, whenever asked"
-        on = f"{_prompts(self.counted)} judged completely ({between})"
+        on = f"{counted(self.counted, 'prompt')} judged completely ({between})"
         if self.preferred is None:
             return f"Not decided by {on}: this may still be chance; rank more prompts{rest}"
         winner = (one or self.name) if self.preferred == "one" else (other or self.other_name)
@@ -252,11 +254,3 @@ def _interval(rate: Estimate) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _votes(number: int) -> str:
-    return "1 blind vote" if number == 1 else f"{number} blind votes"
-
-
-def _prompts(number: int) -> str:
-    return "1 prompt" if number == 1 else f"{number} prompts"

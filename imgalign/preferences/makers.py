@@ -43,6 +43,7 @@ from imgalign.preferences.schema import (
 )
 from imgalign.preferences.store import Store
 from imgalign.statistics import distinct
+from imgalign.wording import counted, there_are
 
 Method = Literal["bradley-terry", "plackett-luce", "elo"]
 EARLY_RIDGE = 0.1
@@ -110,9 +111,11 @@ class MakerRatings:
         if len(self.parts) > 1:
             table.append(f"{APART.format(number=len(self.parts))}; rank images of both together")
         if self.num_shared:
-            table.append(f"{self.num_shared} images are identical for several of these: left out")
+            shared = there_are(self.num_shared, "image")
+            table.append(f"{shared} identical for several of these: left out")
         if self.num_excluded:
-            table.append(f"{self.num_excluded} rankings are of excluded annotators: left out")
+            excluded = there_are(self.num_excluded, "ranking")
+            table.append(f"{excluded} of excluded annotators: left out")
         return table
 
     def _table(self, found: Ratings) -> list[str]:
@@ -127,12 +130,13 @@ class MakerRatings:
         for score, low, high, pairs, name in rows:
             interval = f"[{low:{sign}{digits}}, {high:{sign}{digits}}]"
             table.append(f"{score:>{sign}8{digits}}  {interval:<18}  {pairs:>7}  {name}")
+        prompts = counted(found.num_clusters, "prompt")
         if self.method == "elo":
-            table.append(f"elo (points), intervals over {found.num_clusters} prompts")
+            table.append(f"elo (points), intervals over {prompts}")
         else:
             table.append(
-                f"{self.method} (nats, mean 0), intervals over {found.num_clusters} prompts and "
-                f"{found.num_annotators} annotators"
+                f"{self.method} (nats, mean 0), intervals over {prompts} and "
+                f"{counted(found.num_annotators, 'annotator')}"
             )
         return table
 
@@ -202,15 +206,16 @@ def rate_makers(
     )
 
 
-def _one_maker(found: Outcomes, counted: Bool[np.ndarray, " n"]) -> NothingToRateError:
+def _one_maker(found: Outcomes, kept: Bool[np.ndarray, " n"]) -> NothingToRateError:
     names = names_of(found.path_of)
-    kinds = np.unique(found.order[counted]).tolist()
+    kinds = np.unique(found.order[kept]).tolist()
     groups = [group for kind in kinds for group in found.orders[kind]]
     made = sorted({names[found.makers[maker]] for group in groups for maker in group})
-    num = int(counted.sum())
+    num = int(kept.sum())
+    rankings = counted(num, "ranking")
     return NothingToRateError(
-        f"ratings: expected rankings of images by different models, got {num} rankings of images "
-        f"by {', '.join(made[:3]) or 'models that made them alike'}; rank images of two models "
+        f"ratings: expected rankings of images by different models, got {rankings} of images by "
+        f"{', '.join(made[:3]) or 'models that made them alike'}; rank images of two models "
         "together, as the app's Generate page queues them",
         because="one maker",
         num_rankings=num,

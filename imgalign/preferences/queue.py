@@ -11,6 +11,7 @@ from imgalign.preferences.address import shown
 from imgalign.preferences.records import Generated, Provenance, SamplerSettings
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import stored_images
+from imgalign.wording import counted, there_are
 
 
 @runtime_checkable
@@ -54,13 +55,14 @@ class Queued:
 
     def lines(self) -> list[str]:
         """For a terminal. Example: "40 items are queued"."""
-        found = [f"{len(self.item_ids)} items are queued"]
+        found = [f"{there_are(len(self.item_ids), 'item')} queued"]
         if self.num_equal:
-            found.append(f"{self.num_equal} images are equal to another of their prompt: left out")
+            equal = there_are(self.num_equal, "image")
+            found.append(f"{equal} equal to another of their prompt: left out")
         if self.without:
             found.append(
-                f"{len(self.without)} prompts have no item, all their images are equal: "
-                f"{self.without[0]!r}"
+                f"without an item, because all their images are equal: "
+                f"{counted(len(self.without), 'prompt')}, the first {self.without[0]!r}"
             )
         return found
 

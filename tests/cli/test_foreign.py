@@ -59,7 +59,7 @@ def test_rankings_in_the_format_of_a_public_data_set_say_what_they_are(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main(["data", "export", "out", "--format", "image_reward_db"]) == 0
-    assert capsys.readouterr().out == "out: 1 rows of 1 rankings\n"
+    assert capsys.readouterr().out == "out: 1 row of 1 ranking\n"
     assert len(read_table(folder / "out").rankings) == 1
 
 
@@ -104,7 +104,7 @@ def test_images_of_a_folder_are_queued_and_what_to_do_next_is_said(
     command = ["candidates", "--from", "in", "--per-prompt", "3", "--model", "mine"]
     assert main([*command, "--project", "dogs", "--overlap", "2"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "1 items are queued, of 3 images",
+        "1 item is queued, of 3 images",
         "left out, no prompt: 1 (3.png)",
         "left out, only image of its prompt: 1 (4.png)",
         "rank them with `imgalign ui --project dogs`",

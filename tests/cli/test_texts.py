@@ -71,7 +71,7 @@ def test_texts_made_elsewhere_are_queued_for_ranking(
     Path("texts.jsonl").write_text(json.dumps(row) + "\n" + '{"prompt": "a dog"}\n')
     assert main(["candidates", "--texts", "texts.jsonl", "--project", "words"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "1 items are queued, of 3 texts",
+        "1 item is queued, of 3 texts",
         "left out, unusable row: 1 (line 2: no completions)",
         "rank them with `imgalign ui --project words`",
     ]

@@ -165,7 +165,7 @@ def test_an_empty_store_has_no_rankings_of_any_name(store: Store):
 
 
 def test_ratings_leave_ai_judges_out_unless_asked(mixed: Store):
-    with pytest.raises(InputError, match="got 1 rankings of images by storybook"):
+    with pytest.raises(InputError, match="got 1 ranking of images by storybook"):
         rate_makers(mixed)
     with pytest.raises(InputError, match="got 3 rankings"):
         rate_makers(mixed, judged_by="all")

@@ -97,7 +97,7 @@ def test_an_image_that_two_made_alike_counts_for_neither(
     after = rate_makers(store)
     assert (before.num_shared, after.num_shared) == (0, 1)
     assert after.ratings.num_comparisons == before.ratings.num_comparisons
-    assert "1 images are identical" in after.lines()[-1]
+    assert "1 image is identical" in after.lines()[-1]
 
 
 def test_adapters_are_known_by_their_weights(

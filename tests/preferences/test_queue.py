@@ -55,7 +55,7 @@ def test_equal_candidates_are_one_and_stop_nothing(store: Store):
     assert found.lines() == [
         "2 items are queued",
         "4 images are equal to another of their prompt: left out",
-        "1 prompts have no item, all their images are equal: 'zzzz'",
+        "without an item, because all their images are equal: 1 prompt, the first 'zzzz'",
     ]
     shown = []
     while item := store.next_item("ann", holding=[item_id for item_id, _ in shown]):

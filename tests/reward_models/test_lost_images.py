@@ -64,7 +64,7 @@ def test_a_lost_image_leaves_its_ranking_out_of_an_evaluation(fitted, world, cap
     found = evaluate(reward, rankings, lossy(images, [tested[0].sample_ids[1]]))
     rest = [ranking for ranking in rankings if ranking is not tested[0]]
     assert found.accuracy == evaluate(reward, rest, images.__getitem__).accuracy
-    assert "1 images cannot be read, so 1 of" in caplog.text
+    assert "1 image cannot be read, so 1 of" in caplog.text
 
 
 def test_nothing_but_lost_images_is_an_error_that_names_one(world, config, tmp_path):

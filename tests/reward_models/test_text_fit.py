@@ -250,7 +250,7 @@ def test_a_text_longer_than_the_context_leaves_its_ranking_out_and_is_named(
         )
     assert (report.counts.ranked, report.counts.unreadable) == (60, 1)
     assert "more than the 64 that the model reads" in caplog.text
-    assert "1 texts cannot be read, so 1 of 61 rankings are left out" in caplog.text
+    assert "1 text cannot be read, so 1 of 61 rankings are left out" in caplog.text
 
 
 def test_weights_of_rankings_count(model, world, tmp_path):

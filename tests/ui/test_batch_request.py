@@ -115,7 +115,7 @@ def test_images_of_a_folder_are_counted(
         ask(source="images", place=str(folder))
     alone = ask(source="images", place=str(folder), per_prompt=1)
     lines = {each.term: each.text for each in batch_request.outlook(alone, store, batches)}
-    assert lines["Work"] == "1 images, one by one, to like or dislike"
+    assert lines["Work"] == "1 image, one by one, to like or dislike"
     (folder / "2.png").write_bytes(small_image(2))
     found = ask(source="images", place=str(folder))
     lines = {each.term: each.text for each in batch_request.outlook(found, store, batches)}

@@ -32,7 +32,7 @@ if given.get("model") == "dies":
 print("generating: 100 %")
 print(f"{len(prompts) * int(given['per-prompt'])} images made in 4.0 s")
 print(f"{len(prompts)} items are queued")
-print("1 images are equal to another of their prompt: left out")
+print("1 image is equal to another of their prompt: left out")
 print("rank them with `imgalign ui`")
 """
 
@@ -71,7 +71,7 @@ def test_a_batch_is_made_by_a_process_and_says_what_it_queued(batches: Batches):
     name = batches.launch(wanted("#1 fox", "a café"))
     batch = ended(batches, name)
     assert (batch.state, batch.item_ids) == ("made", (f"{0:064x}", f"{1:064x}"))
-    assert batch.message == "1 images are equal to another of their prompt: left out"
+    assert batch.message == "1 image is equal to another of their prompt: left out"
     assert (batches.folder / f"{name}.prompts").read_text() == "\\#1 fox\na café\n"
     assert batch.asked.title == "2 prompts, 4 images by fast"
     assert batches.pace("fast") == pytest.approx(4.0 / (4 * 5))

@@ -69,6 +69,39 @@ def test_rankings_become_a_reward_model_that_the_train_page_offers(
 
 
 @pytest.mark.usefixtures("here")
+def test_a_name_stays_when_the_focus_passes_the_project_and_goes_when_another_is_chosen(
+    page: Any, address: str, store: Any, add_items: Any
+) -> None:
+    store.add_annotator("ann")
+    for project in ("cats", "dogs"):
+        add_items(1, project=project, num_images=2)
+        item = store.next_item("ann", project=project)
+        store.submit(judge(item, ranking=on_screen(store, item, ((1,), (0,)))))
+    page.goto(f"{address}/learn")
+    project = page.locator("#learn-from input")
+    expect(project).to_have_value("cats: 1 ranking of images")
+    name = page.get_by_label("Name")
+    name.fill("my taste")
+    page.get_by_role("button", name="Fit", exact=True).click()
+    refused = page.get_by_text("reward fit: 1 prompt in 1 ranking leave")
+    refused.wait_for()
+    sent: list[str] = []
+    page.on("request", lambda each: sent.append(each.url) if "/queue/join" in each.url else None)
+    project.focus()
+    project.press("Tab")
+    page.locator("#learn-group input").press("Tab")
+    expect(name).to_be_focused()
+    expect(page.get_by_role("option")).to_have_count(0)
+    assert sent == []
+    expect(name).to_have_value("my taste")
+    assert refused.is_visible()
+    project.click()
+    page.get_by_role("option", name="dogs: 1 ranking of images").click()
+    expect(name).not_to_have_value("my taste")
+    expect(refused).to_have_count(0)
+
+
+@pytest.mark.usefixtures("here")
 def test_a_share_is_set_by_its_control_and_a_typing_error_is_said_at_its_line(
     page: Any, address: str
 ) -> None:

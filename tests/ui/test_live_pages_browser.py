@@ -3,6 +3,7 @@ somebody is faster than the app: what is done goes to what is on the screen, not
 what is shown in the end is what was chosen last, as it is in the store.
 """
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -98,6 +99,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages look at the store all the time."""
     monkeypatch.setattr(ui.pulse, "STORE_SECONDS", 0.1)
     monkeypatch.setattr(ui.pulse, "TIMES_AT_REST", 0)
+    monkeypatch.setattr(ui.pulse, "ANYWAY_SECONDS", math.inf)
 
 
 @pytest.fixture
@@ -292,6 +294,21 @@ def test_the_rating_that_was_chosen_last_is_the_one_that_is_shown(
     pick(page, "Rating", "Plackett-Luce")
     gates["elo"].open()
     found.get_by_text("with ties as a result of their own").wait_for()
+
+
+def test_votes_between_the_first_drawing_and_the_first_look_at_the_store_are_shown(
+    page: Any, compared: None, address: str, store: Store, often: None
+) -> None:
+    page.add_init_script(
+        "const plain = setInterval;"
+        "setInterval = (f, ms) => (ms === 2000 ? ((window.looks = f), 0) : plain(f, ms));"
+    )
+    page.goto(f"{address}/results")
+    found = page.locator("#results")
+    expect(found).to_contain_text("of 7 blind votes")
+    compare(store, "cats", 5)
+    page.evaluate("looks(); setInterval(looks, 2001);")
+    expect(found).to_contain_text("of 12 blind votes")
 
 
 def test_results_follow_the_votes_of_others_with_what_is_chosen(

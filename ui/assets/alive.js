@@ -5,7 +5,6 @@
 // another tab. Rank needs none of this: it talks to routes that stay the same.
 (() => {
   const EVERY_MS = 2000;
-  const FRESH_MS = 5000; // since a page was drawn by itself: what is there then is no change
   const born = document.querySelector('meta[name="imgalign-server"]').content;
   const at = (path) => new URL(path, document.baseURI);
   let missed = 0;
@@ -73,9 +72,8 @@
     else {
       document.querySelector("#alive")?.remove();
       if (drawn && drawn.dataset.mark !== mark) {
-        const fresh = !("mark" in drawn.dataset) && performance.now() - Number(drawn.dataset.at) < FRESH_MS;
         drawn.dataset.mark = mark;
-        if (!fresh) drawn.dispatchEvent(new Event("pulse"));
+        drawn.dispatchEvent(new Event("pulse"));
       }
     }
   };

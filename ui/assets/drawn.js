@@ -3,12 +3,38 @@ element.dataset.draws = props.draws;
 // Nothing moves below a hand: while the pointer is on a button, while something is asked or being done.
 const inHand = () =>
   element.closest(".page").querySelector(".results :is(button:hover, button:disabled, [data-ask][hidden])");
-element.addEventListener("pulse", ({ detail }) => {
+// What is drawn first is at least as new as the mark that is asked for before: a vote between the two, or
+// between the drawing and the next look of alive.js, is a change. Without an answer the next look draws again.
+const firstMark = async () => {
+  try {
+    const asked = new URL(`api/alive?of=${element.dataset.draws}`, document.baseURI);
+    const answer = await fetch(asked, { signal: AbortSignal.timeout(5000), cache: "no-store" });
+    if (answer.ok) element.dataset.mark = (await answer.json()).mark;
+  } catch {
+    // the app is away: alive.js says so
+  }
+};
+// Asked for twice within a moment, it is drawn once: until Gradio has noted that an event is on its way it
+// runs the next one beside it, and a Dropdown tells of one choice twice, and of none when the focus leaves it.
+const APART_MS = 50;
+let last = -APART_MS;
+let due;
+const drawSoon = () => {
+  due ??= setTimeout(
+    () => {
+      due = undefined;
+      last = performance.now();
+      trigger("moved");
+    },
+    Math.max(0, last + APART_MS - performance.now()),
+  );
+};
+element.addEventListener("pulse", async ({ detail }) => {
   if (detail !== "asked" && inHand()) {
     element.dataset.mark = ""; // alive.js says it again
     return;
   }
-  if (detail === "asked") element.dataset.at = performance.now();
+  if (!element.dataset.pulse) await firstMark();
   element.dataset.pulse = element.dataset.draws; // not before the page has asked for the first
-  trigger("moved");
+  drawSoon();
 });

@@ -27,6 +27,7 @@ from ui.messages import EACH, LAST, PRIVATE, shown
 from ui.outlook import table
 from ui.pages.candidates_view import OF_PROJECT, Work, view
 from ui.pages.drawing import draw_by
+from ui.pages.edited import edited
 from ui.pages.folding import FOLD, form_heading
 from ui.theme import asset
 
@@ -324,9 +325,7 @@ def _connect_form(
     for field in fields.all[:-1]:
         if isinstance(field, gr.State):
             continue
-        # What is pasted into a text box is no `input` to gradio.
-        edited = field.change if isinstance(field, gr.Textbox) else field.input
-        edited(None, None, refusal, js="() => ''", **PRIVATE)
+        edited(field)(None, None, refusal, js="() => ''", **PRIVATE)
 
 
 def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str, Any]) -> None:

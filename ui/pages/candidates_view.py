@@ -9,13 +9,14 @@ from imgalign.preferences.coverage import queued_projects
 from imgalign.preferences.records import COMPARISONS, holds_comparisons
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import ItemSamples, item_samples
+from imgalign.wording import counted
 from ui.api.small import small_text
 from ui.authority import may_now
 from ui.batches import Batch, Batches
 from ui.links import in_the_app, rank_link
 from ui.pulse import Pulse
 from ui.runs import Runs
-from ui.standing import RANK, Standings, counted
+from ui.standing import RANK, Standings
 
 MOST_SETS = 24
 """Sets of a batch that are drawn, the first."""

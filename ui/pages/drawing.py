@@ -25,13 +25,13 @@ def draw_by(
     outputs: Sequence[Any],
     *,
     at: gr.HTML,
-    when: Sequence[Any],
+    when: Sequence[Any] = (),
     js: str | None = None,
 ) -> dict[str, Any]:
     """Have `do` draw the page whenever the script of `at` triggers "moved", and `when` else.
 
-    Returns the event that asks for it, to come after what changes something. `js` gets the inputs
-    first.
+    Returns the event that asks for it, to come after what changes something and when something is
+    chosen. `js` gets the inputs first.
     """
     moved = at.moved  # of a component's own events gradio makes no triggers of several
     triggers = [*when, MethodType(moved.func, at)]

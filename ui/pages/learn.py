@@ -11,6 +11,7 @@ from imgalign.preferences.coverage import ProjectRankings, judged_projects
 from imgalign.preferences.fit_report import Evaluation, FitReport, Judged
 from imgalign.preferences.records import Samples, holds_comparisons
 from imgalign.preferences.store import Store
+from imgalign.wording import counted
 from ui import fit_form, settings_table
 from ui.authority import needs_role
 from ui.fits import Fit, Fits, check_fit
@@ -18,6 +19,7 @@ from ui.forms import lines_of
 from ui.links import in_the_app
 from ui.messages import EACH, LAST, PRIVATE, shown
 from ui.pages.drawing import draw_by
+from ui.pages.edited import edited
 from ui.pages.folding import FOLD, form_heading
 from ui.pages.setting_fields import controls_field
 from ui.pulse import Pulse
@@ -98,6 +100,7 @@ def build(page: gr.Blocks, fits: Fits, store: Store, pulse: Pulse) -> None:
     """Draw the page inside the current Blocks."""
     chosen = gr.State(None)
     latest = gr.State("")
+    made_for = gr.State(None)
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side for-admins"):
             form_heading("New reward model")
@@ -133,15 +136,16 @@ def build(page: gr.Blocks, fits: Fits, store: Store, pulse: Pulse) -> None:
     def open_page() -> tuple[Any, ...]:
         choices = projects_of(store)
         first = choices[0][1] if choices else None
-        return gr.Dropdown(choices=choices, value=first), *choose(first)
+        return gr.Dropdown(choices=choices, value=first), *choose(first, None)
 
-    def choose(which: str | None) -> tuple[Any, str]:
+    def choose(which: str | None, before: str | None) -> tuple[Any, Any, str | None]:
+        """Its groups and a free name, unless the form is of this project: those may be others."""
+        if before is not None and which == before:
+            return gr.skip(), gr.skip(), which
         known = {_value(each): each for each in judged_projects(store)}
         learned_from = known.get(which or "")
-        return (
-            gr.Dropdown(choices=groups_of(learned_from), value=EVERYBODY),
-            fits.free_name(learned_from),
-        )
+        groups = gr.Dropdown(choices=groups_of(learned_from), value=EVERYBODY)
+        return groups, fits.free_name(learned_from), which
 
     @needs_role("admin")
     def start_fit(
@@ -152,17 +156,17 @@ def build(page: gr.Blocks, fits: Fits, store: Store, pulse: Pulse) -> None:
         except ImgalignError as error:
             return gr.skip(), gr.skip(), fit_form.problems(error, changes or "")
         gr.Info(f"{begun} is being fitted")
-        return begun, choose(which)[1], ""
+        return begun, choose(which, None)[1], ""
 
     again = draw_by(refresh, [chosen, latest], [shelf, latest], at=shelf, when=[page.load])
-    page.load(open_page, outputs=[project, group, name], **PRIVATE).then(**explain_form)
-    project.input(choose, project, [group, name], **LAST).then(**explain_form)
+    form = [group, name, made_for]
+    page.load(open_page, outputs=[project, *form], **PRIVATE).then(**explain_form)
+    project.change(choose, [project, made_for], form, **LAST).then(**explain_form)
     inputs, outputs = [project, group, name, settings.overrides], [chosen, name, settings.refusal]
     begun = start.click(start_fit, inputs, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)
     begun.then(**again)
     for field in (project, group, name, settings.overrides):
-        edited = field.change if isinstance(field, gr.Textbox) else field.input
-        edited(None, None, settings.refusal, js="() => ''", **PRIVATE)
+        edited(field)(None, None, settings.refusal, js="() => ''", **PRIVATE)
     _connect_shelf(fits, shelf, chosen, again)
 
 
@@ -355,7 +359,7 @@ def facts(report: FitReport) -> list[str]:
         if count
     ]
     lines = [
-        f"{sizes['train']} rankings to learn from, {sizes['validation']} to choose by, "
+        f"{counted(sizes['train'], 'ranking')} to learn from, {sizes['validation']} to choose by, "
         f"{sizes['test']} of {report.num_prompts['test']} other prompts to measure with"
         + (f"; left out: {', '.join(left_out)}" if left_out else ""),
         f"On what it learned from it agrees with {PER_CENT * report.train_accuracy:.0f} of "
@@ -372,9 +376,11 @@ def facts(report: FitReport) -> list[str]:
 
 def _label(each: ProjectRankings) -> str:
     if holds_comparisons(each.project):
-        return f"{each.project}: {each.rankings} blind comparisons, which test what was learned"
-    judged = "rankings" if each.compared else "likes and dislikes"
-    return f"{each.project}: {each.rankings} {judged} of {each.samples}"
+        compared = counted(each.rankings, "blind comparison")
+        return f"{each.project}: {compared}, to test what was learned"
+    ranked = counted(each.rankings, "ranking")
+    judged = ranked if each.compared else f"{each.rankings:,} likes and dislikes"
+    return f"{each.project}: {judged} of {each.samples}"
 
 
 def _value(each: ProjectRankings) -> str:

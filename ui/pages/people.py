@@ -214,7 +214,8 @@ def build(
 
     at = [chosen, here]
     everything = [chosen, here, *figures, *forms]
-    again = draw_by(draw, at, everything, at=table, when=[chosen.input], js=KEEP)
+    again = draw_by(draw, at, everything, at=table, js=KEEP)
+    chosen.input(**again)
     page.load(open_page, kept, at, js=KEPT, **PRIVATE).then(**again)
     sending.rankings_in(offer, chosen, at, **EACH).then(**again)
     opened.input(partial(_open, store), [*at, opened], None, **EACH).then(**again)

@@ -12,6 +12,7 @@ from imgalign.preferences.coverage import judged_projects, queued_projects
 from imgalign.preferences.makers import APART, MakerRatings, Method
 from imgalign.preferences.ratings import Ratings, Wins
 from imgalign.preferences.store import Store
+from imgalign.wording import counted, there_are
 from ui.comparing import cards, downloads, without_votes
 from ui.leaderboard import ALL, HELD_OUT, LISTED, OF_PROJECT, Asked, Leaderboard, Rated
 from ui.links import said
@@ -54,7 +55,9 @@ def choices(store: Store) -> tuple[Choices, Choices, Choices]:
     Projects and groups are those with rankings of images.
     """
     found = [each for each in judged_projects(store) if each.samples == "images"]
-    projects = [(f"{each.project}: {each.rankings} rankings", each.project) for each in found]
+    projects = [
+        (f"{each.project}: {counted(each.rankings, 'ranking')}", each.project) for each in found
+    ]
     groups = sorted({group for each in found for group in each.groups if group})
     prompts = [
         ("all", ALL),
@@ -161,8 +164,9 @@ def build(
     outputs = [project, group, prompts, method, listed, ask]
     prompts.input(list_or_not, prompts, [listed, ask], **LAST)
     asked_by = [project, group, prompts, listed, method]
-    when = [*(each.input for each in (project, group, prompts, method)), ask.click]
-    again = draw_by(look, asked_by, [told], at=told, when=when, js=KEEP)
+    again = draw_by(look, asked_by, [told], at=told, js=KEEP)
+    for chosen in (*(each.input for each in (project, group, prompts, method)), ask.click):
+        chosen(**again)
     page.load(open_page, kept, outputs, js=KEPT, **PRIVATE).then(**again)
 
 
@@ -196,7 +200,7 @@ def _ratings(ratings: Ratings, method: Method) -> str:
 def _clusters(ratings: Ratings) -> str:
     number = ratings.num_annotators
     annotators = f" and {number} annotators" if number > 1 else ""
-    return f"95 % intervals over {ratings.num_clusters} prompts{annotators}."
+    return f"95 % intervals over {counted(ratings.num_clusters, 'prompt')}{annotators}."
 
 
 def _apart(found: MakerRatings) -> str:
@@ -291,9 +295,12 @@ def _number(value: float, method: Method) -> str:
 
 def _shared(found: MakerRatings) -> str:
     number = found.num_shared
-    return f" {number} images are identical for several of these: left out." if number else ""
+    return (
+        f" {there_are(number, 'image')} identical for several of these: left out." if number else ""
+    )
 
 
 def _excluded(found: MakerRatings) -> str:
     number = found.num_excluded
-    return f" {number} rankings are of excluded annotators: left out." if number else ""
+    of = f"{there_are(number, 'ranking')} of excluded annotators"
+    return f" {of}: left out." if number else ""

@@ -14,6 +14,7 @@ from ui.controls import controls
 from ui.form_notes import describe, explain, judges, prospects
 from ui.forms import Form
 from ui.messages import EACH, LAST, PRIVATE, shown
+from ui.pages.edited import edited
 from ui.pages.setting_fields import controls_field
 from ui.run_queue import RunQueue
 from ui.runs import Runs
@@ -161,12 +162,10 @@ def connect_form(
         **explain_form
     ).then(**keep)
     fields.overrides.blur(**explain_form)
-    # What is pasted into a text box is no `input` to gradio.
     fields.overrides.change(**keep)
     fields.name.change(**keep)
     for field in fields.typed:
-        edited = field.change if isinstance(field, gr.Textbox) else field.input
-        edited(None, None, fields.refusal, js="() => ''", **PRIVATE)
+        edited(field)(None, None, fields.refusal, js="() => ''", **PRIVATE)
     fields.fix.click(lambda text: text, fields.fixed, fields.overrides, **PRIVATE).then(
         **explain_form
     ).then(**keep)

@@ -32,6 +32,7 @@ from imgalign.preferences.foreign.formats import FieldFormat
 from imgalign.preferences.foreign.parquet import Kind, ParquetWriter
 from imgalign.preferences.records import Ranking, compares, pairs, ranks
 from imgalign.preferences.store import Store
+from imgalign.wording import counted
 
 RECORD = ".imgalign-export"
 KIND = "imgalign-field-export"
@@ -74,8 +75,9 @@ class FieldExport:
 
     def lines(self) -> list[str]:
         """For a terminal. Example: "out: 12 rows of 4 rankings"."""
-        found = [f"{self.place}: {self.num_rows} rows of {self.num_rankings} rankings"]
-        return [*found, *(f"left out, {line}" for line in self._reasons())]
+        rows = counted(self.num_rows, "row")
+        found = f"{self.place}: {rows} of {counted(self.num_rankings, 'ranking')}"
+        return [found, *(f"left out, {line}" for line in self._reasons())]
 
     def refuse_none(self) -> None:
         """InputError where nothing was written."""

@@ -40,6 +40,7 @@ from imgalign.preferences.records import ELSEWHERE, UNKNOWN, UNKNOWN_NUMBER, Pro
 from imgalign.preferences.schema import provenances
 from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store
+from imgalign.wording import counted, there_are
 
 SOURCE = "made elsewhere"
 LARGEST_RECORD = 2**20
@@ -88,8 +89,9 @@ class QueuedImages:
 
     def lines(self) -> list[str]:
         """For a terminal. Example: "3 items are queued, of 11 images"."""
+        images = counted(self.num_images, "image")
         return [
-            f"{len(self.item_ids)} items are queued, of {self.num_images} images",
+            f"{there_are(len(self.item_ids), 'item')} queued, of {images}",
             *(f"left out, {line}" for line in summarised(self.left_out)),
             *summarised(self.notes),
         ]

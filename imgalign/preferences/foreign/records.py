@@ -16,6 +16,7 @@ from PIL import Image
 from imgalign.errors import InputError
 from imgalign.images import decode_image
 from imgalign.preferences.records import TextProvenance
+from imgalign.wording import counted
 
 NAMES_SHOWN = 3
 
@@ -110,7 +111,7 @@ class RankedFiles:
 
     def lines(self) -> list[str]:
         """For a terminal. Example: "pairs: 120 rankings of 240 images", "left out, unpaired: 2"."""
-        count = f"{len(self.rankings)} rankings of {len(self.images)} images"
+        count = f"{counted(len(self.rankings), 'ranking')} of {counted(len(self.images), 'image')}"
         return [*found_lines(self.name, count, self.left_out), *summarised(self.notes)]
 
 
@@ -138,7 +139,7 @@ class RankedTexts:
 
     def lines(self) -> list[str]:
         """For a terminal. Example: "pairs.jsonl: 120 rankings of texts"."""
-        count = f"{len(self.rankings)} rankings of texts"
+        count = f"{counted(len(self.rankings), 'ranking')} of texts"
         return found_lines(self.name, count, self.left_out)
 
 

@@ -24,6 +24,7 @@ from imgalign.preferences.foreign.texts import read_rows
 from imgalign.preferences.records import UNKNOWN, TextProvenance
 from imgalign.preferences.store import Store
 from imgalign.preferences.texts import MAX_CHARACTERS, check_text
+from imgalign.wording import counted, there_are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class QueuedTexts:
     def lines(self) -> list[str]:
         """For a terminal. Example: "3 items are queued, of 11 texts"."""
         return [
-            f"{len(self.item_ids)} items are queued, of {self.num_texts} texts",
+            f"{there_are(len(self.item_ids), 'item')} queued, of {counted(self.num_texts, 'text')}",
             *(f"left out, {line}" for line in summarised(self.left_out)),
         ]
 

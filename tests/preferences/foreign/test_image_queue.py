@@ -49,7 +49,7 @@ def test_images_of_one_prompt_are_candidates_of_one_item(store: Store, tmp_path:
         text = A1111.format(prompt="A red  Fox" if seed else "a red fox", seed=seed)
         put(tmp_path / "in" / f"{seed}.png", seed, parameters=text)
     queued = queue_images(store, tmp_path / "in", per_prompt=4)
-    assert queued.lines() == ["1 items are queued, of 3 images"]
+    assert queued.lines() == ["1 item is queued, of 3 images"]
     assert sizes(store, queued.item_ids) == [("a red fox", 3)]
     (ranking,) = store.rankings()
     for seed, image_id in enumerate(ranking.sample_ids):

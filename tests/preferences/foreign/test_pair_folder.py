@@ -46,7 +46,7 @@ def test_a_pair_is_a_ranking_of_two_images_known_by_the_hash_of_their_files(fold
     assert found.images[digests[1]].read() == (folder / "rejected" / "a.png").read_bytes()
     assert found.images[digests[0]].pixels().getpixel((0, 0)) == (1, 0, 0)
     assert found.left_out == ()
-    assert found.lines() == [f"{folder}: 1 rankings of 2 images"]
+    assert found.lines() == [f"{folder}: 1 ranking of 2 images"]
 
 
 @pytest.mark.parametrize(

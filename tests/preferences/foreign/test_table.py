@@ -47,7 +47,7 @@ def test_a_row_of_chosen_and_rejected_is_a_pair(table: Path):
     content = (table.parent / IMAGES[0]).read_bytes()
     assert found.rankings[0].images[0] == hashlib.sha256(content).hexdigest()
     assert found.images[found.rankings[0].images[0]].read() == content
-    assert found.lines() == [f"{table}: 1 rankings of 2 images"]
+    assert found.lines() == [f"{table}: 1 ranking of 2 images"]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_what_cannot_be_ranked_is_left_out_and_named(
 ):
     kept = {"prompt": "p", "completions": ["x", "y"]}
     found = queue(store, write(kept, {"prompt": "p"} | row))
-    assert found.lines()[0] == "1 items are queued, of 2 texts"
+    assert found.lines()[0] == "1 item is queued, of 2 texts"
     assert found.lines()[1].startswith(f"left out, {line}")
     assert queued(store) == [("p", ["x", "y"])]
 
