@@ -14,7 +14,7 @@ import secrets
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from socket import IPPROTO_TCP, create_server, getaddrinfo, socket
@@ -53,7 +53,7 @@ from ui.loras import Loras
 from ui.pages import candidates, generate, learn, people, rank, results, train
 from ui.pages.candidates_view import Work
 from ui.pulse import Pulse
-from ui.run_queue import RunQueue, attended
+from ui.run_queue import Line, RunQueue, attended
 from ui.runs import Runs
 from ui.shelf import Shelf
 from ui.standing import Standings
@@ -199,7 +199,8 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
-        with attended(queue) if "train" in settings.served else nullcontext():
+        lines: dict[str, Line] = {"train": queue, "candidates": batches}
+        with attended(*(line for page, line in lines.items() if page in settings.served)):
             yield
 
     app = fastapi.FastAPI(

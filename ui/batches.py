@@ -1,7 +1,9 @@
 """Batches of candidates as the app sees them: what was asked for, and the processes that make them.
 
 A batch is a process of `imgalign candidates`, known by `runs/.candidates/<name>.json`; what was
-asked for, its prompts and the items that it queued lie beside it. Left out: what may be asked for
+asked for, its prompts and the items that it queued lie beside it, and `<name>.waits` while it waits
+for its turn: of those that draw images one is made at a time, and the app that took them starts the
+next (`attended`). What was made elsewhere is read at once. Left out: what may be asked for
 (batch_request.py) and the page (pages/candidates.py). Neither gradio nor torch here.
 """
 
@@ -9,6 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +19,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import InputError
-from imgalign.files import read_json, write_atomically
+from imgalign.files import lock_name, read_json, write_atomically
 from imgalign.prompts import as_file
 from imgalign.wording import counted
 from ui.outlook import duration
@@ -25,6 +28,7 @@ from ui.runs import Runs
 from ui.uploads import Uploads
 
 FOLDER = ".candidates"
+LINE = "line"
 CANDIDATES = (*IMGALIGN, "candidates")
 NAME = re.compile(r"batch-[1-9][0-9]{0,8}")
 SHARE = re.compile(r"(.+): (\d+) %(?:, (\d+\.\d+) min left)?")
@@ -40,7 +44,9 @@ DOING = {
 MOST_LISTED = 40
 """Batches, the newest; older ones stay on disk, and what they made in the store."""
 
-State = Literal["making", "made", "stopped", "failed"]
+State = Literal["waiting", "making", "made", "stopped", "failed"]
+WAITING = "It begins by itself when the batches before it are made"
+UNDER_WAY: tuple[State, ...] = ("waiting", "making")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +88,16 @@ class Asked:
         return f"{counted(len(self.prompts), 'prompt')}, {images} by {self.maker}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """A batch that waits: which app is to start it (`Runs.app`), and what with."""
+
+    app: str
+    arguments: list[str]
+
+
 ASKED = TypeAdapter(Asked)
+WAITS = TypeAdapter(Waits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +124,7 @@ class Batches:
     def __init__(
         self, runs: Runs, *, command: Sequence[str] = CANDIDATES, database: str | None = None
     ) -> None:
+        self._runs = runs
         self.folder = runs.folder / FOLDER
         self.processes = Processes(
             self.folder, command=command, said="imgalign candidates", database=database
@@ -130,43 +146,56 @@ class Batches:
         return found
 
     def launch(self, asked: Asked, *, alone: bool = False) -> str:
-        """Start to make a batch as a process that outlives the app, and return its name.
+        """Make a batch by a process that outlives the app, in its turn, and return its name.
 
-        With `alone` InputError while any other is being made.
+        With `alone` InputError while any other is being made or waits.
         """
         with self._starting:
             if alone:
                 self._refuse_others()
             for other in self.all():
-                if other.state == "making" and other.asked == asked:
+                if other.state in UNDER_WAY and other.asked == asked:
                     raise InputError(
-                        "these candidates are being made already; wait for them, or stop them first"
+                        "these candidates are being made already, or wait for their turn; "
+                        "wait for them, or stop them first"
                     )
             self.folder.mkdir(parents=True, exist_ok=True)
             name = f"batch-{max(map(_number, self._names()), default=0) + 1}"
             write_atomically(self._asked_path(name), json.dumps(asdict(asked)) + "\n")
             if asked.prompts:
                 write_atomically(self._prompts_path(name), as_file(asked.prompts))
-            self.processes.start(name, self._arguments(name, asked))
+            self._start_or_wait(name, asked, self._arguments(name, asked))
         return name
 
     def resume(self, name: str, *, alone: bool = False) -> None:
         """Go on with a batch that has ended before its end; what is stored is not made again.
 
-        `alone` is as in `launch`.
+        One that waits already begins at once, also beside others. `alone` is as in `launch`.
         """
         with self._starting:
             if alone:
-                self._refuse_others()
+                self._refuse_others(besides=name)
             batch = self.batch(name)
+            if batch.state == "waiting":
+                self._begin(name)
+                return
             if batch.state not in ("stopped", "failed"):
                 raise InputError(f"{name}: nothing to go on with, it is {batch.state}")
             place = Path(batch.asked.place)
             if batch.asked.source != "prompts" and not place.exists():
                 raise InputError(f"{place}: not there any more; start anew from where they are")
-            arguments = self._arguments(name, batch.asked)
             resume = ["--resume"] if batch.asked.source == "prompts" else []
-            self.processes.start(name, [*arguments, *resume])
+            self._start_or_wait(name, batch.asked, [*self._arguments(name, batch.asked), *resume])
+
+    def advance(self) -> str | None:
+        """Begin the batch that waits longest if none is being made; its name."""
+        with self._starting:
+            waiting = self._waiting()
+            if not waiting or self._draws():
+                return None
+            with lock_name(self.folder / LINE, doing="starting batches"):
+                self._begin(waiting[0])
+        return waiting[0]
 
     def stop(self, name: str) -> None:
         """End the making of a batch; what is stored stays, and it can go on from there."""
@@ -175,9 +204,11 @@ class Batches:
     def forget(self, name: str) -> None:
         """Take a batch that has ended from the list; what it queued stays where it is."""
         batch = self.batch(name)
-        self.processes.forget(name)
-        for path in (self._prompts_path(name), self._items_path(name), self._asked_path(name)):
-            path.unlink(missing_ok=True)
+        with self._starting:
+            self._waits_path(name).unlink(missing_ok=True)
+            self.processes.forget(name)
+            for path in (self._prompts_path(name), self._items_path(name), self._asked_path(name)):
+                path.unlink(missing_ok=True)
         if batch.asked.uploaded:
             self.uploads.remove(Path(batch.asked.place).name)
 
@@ -204,12 +235,52 @@ class Batches:
             if batch.asked.uploaded and batch.state != "made"
         }
 
-    def _refuse_others(self) -> None:
+    def _start_or_wait(self, name: str, asked: Asked, arguments: Sequence[str]) -> None:
+        """Start its process, or let it wait while another draws images, as it would."""
+        if asked.source != "prompts" or not (self._waiting() or self._draws()):
+            self.processes.start(name, arguments)
+            return
+        waits = {"app": self._runs.app, "arguments": list(arguments)}
+        write_atomically(self._waits_path(name), json.dumps(waits) + "\n")
+
+    def _begin(self, name: str) -> None:
+        """Start what waits. First it leaves the line: an app that ends here starts none twice."""
+        waits = self._waits(name)
+        if waits is None:
+            raise InputError(f"{name}: does not wait any more; reload the page")
+        if waits.app != self._runs.app:
+            raise InputError(f"{name}: waits for the app of {waits.app}; make it there")
+        self._waits_path(name).unlink()
+        self.processes.start(name, waits.arguments)
+
+    def _waiting(self) -> list[str]:
+        """What waits for this app to start it, the next first."""
+        found = []
+        for path in self.folder.glob("*.waits"):
+            waits = self._waits(path.stem) if NAME.fullmatch(path.stem) else None
+            if waits is not None and waits.app == self._runs.app:
+                with suppress(OSError):
+                    found.append((path.stat().st_mtime_ns, _number(path.stem), path.stem))
+        return [name for *_, name in sorted(found)]
+
+    def _waits(self, name: str) -> Waits | None:
+        """How a batch waits; None for one that does not."""
+        try:
+            return WAITS.validate_python(read_json(self._waits_path(name)))
+        except (OSError, ValueError, ValidationError):
+            return None
+
+    def _draws(self) -> bool:
+        """Whether images are being drawn, whoever started it."""
+        making = (each for each in self._names() if self.processes.alive(each))
+        return any((b := self._read(each)) and b.asked.source == "prompts" for each in making)
+
+    def _refuse_others(self, besides: str = "") -> None:
         for other in self.all():
-            if other.state == "making":
+            if other.state in UNDER_WAY and other.name != besides:
                 raise InputError(
-                    f"{other.name} is being made: expected one batch at a time of whoever is no "
-                    "admin; wait for it, or stop it first"
+                    f"{other.name} is being made or waits: expected one batch at a time of whoever "
+                    "is no admin; wait for it, or stop it first"
                 )
 
     def _arguments(self, name: str, asked: Asked) -> list[str]:
@@ -243,9 +314,14 @@ class Batches:
         printed = STARTED.split(self.processes.log(name))[-1]
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
         share = None
+        state: State
         if self.processes.alive(name):
-            state: State = "making"
+            state = "making"
             share, message = _doing(lines)
+        elif (waits := self._waits(name)) is not None:
+            elsewhere = f"It waits for the app of {waits.app}, which begins it"
+            mine = waits.app == self._runs.app
+            state, message = "waiting", WAITING if mine else elsewhere
         else:
             state, message = self._ended(name, lines)
         return Batch(
@@ -278,6 +354,9 @@ class Batches:
 
     def _asked_path(self, name: str) -> Path:
         return self.folder / f"{name}.asked"
+
+    def _waits_path(self, name: str) -> Path:
+        return self.folder / f"{name}.waits"
 
     def _prompts_path(self, name: str) -> Path:
         return self.folder / f"{name}.prompts"

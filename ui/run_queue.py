@@ -11,13 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import lock_name, read_json, write_atomically
-from imgalign.preferences.address import chosen, shown
 from ui import checks, forms, recipes
 from ui.forms import Form
 from ui.processes import check_name
@@ -85,7 +84,7 @@ class RunQueue:
             else:
                 check_name(name, what="run name")
                 self.runs.refuse_taken(name)
-            waiting.append(Waiting(name=name, form=form, app=self._app))
+            waiting.append(Waiting(name=name, form=form, app=self.runs.app))
 
     def refuse_waiting(self, name: str) -> None:
         """InputError where a run of that name is in line."""
@@ -127,13 +126,9 @@ class RunQueue:
             return True
         return any(run.state in TRAINS for run in self.runs.all())
 
-    @property
-    def _app(self) -> str:
-        return f"{Path.cwd()} on {shown(chosen(self.runs.database))}"
-
     def elsewhere(self, waiting: Waiting) -> str:
         """Which other app has to start it; empty where this one does."""
-        return "" if waiting.app == self._app else waiting.app
+        return "" if waiting.app == self.runs.app else waiting.app
 
     def _next(self) -> Waiting | None:
         ready = (each for each in self.all() if not each.held and not self.elsewhere(each))
@@ -214,20 +209,29 @@ def _named(waiting: Sequence[Waiting], name: str) -> Waiting:
     return found
 
 
+@runtime_checkable
+class Line(Protocol):
+    """What waits for its turn."""
+
+    def advance(self) -> str | None:
+        """Start the next if it may start; its name."""
+
+
 @contextmanager
-def attended(queue: RunQueue) -> Iterator[None]:
-    """Start runs in their turn, from a thread."""
+def attended(*lines: Line) -> Iterator[None]:
+    """Start what waits in each line in its turn, from a thread."""
     over = threading.Event()
 
     def attend() -> None:
         while True:
-            # The page says what is wrong with the line, and it may be mended.
-            with suppress(ImgalignError, OSError):
-                queue.advance()
+            for line in lines:
+                # The page says what is wrong with the line, and it may be mended.
+                with suppress(ImgalignError, OSError):
+                    line.advance()
             if over.wait(LOOK_SECONDS):
                 return
 
-    threading.Thread(target=attend, name="run queue", daemon=True).start()
+    threading.Thread(target=attend, name="lines", daemon=True).start()
     try:
         yield
     finally:

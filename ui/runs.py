@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import read_json
+from imgalign.preferences.address import chosen, shown
 from imgalign.runs.checkpoint import STEP
 from imgalign.runs.folder import CONFIG, METRICS, PROMPTS, SAMPLES
 from imgalign.runs.metrics import read_metrics
@@ -85,6 +86,11 @@ class Runs:
         self.processes = Processes(
             folder / LAUNCHES, command=command, said="imgalign train", database=database
         )
+
+    @property
+    def app(self) -> str:
+        """Working folder and store of this app: only there what waits means the same."""
+        return f"{Path.cwd()} on {shown(chosen(self.database))}"
 
     def names(self) -> list[str]:
         """Every run, the one that changed last first."""

@@ -27,7 +27,7 @@ from imgalign.preferences.skips import Skipped
 from imgalign.preferences.store import Store
 from imgalign.runs.trained import recorded_hash
 from imgalign.wording import counted
-from ui.batches import Batches
+from ui.batches import UNDER_WAY, Batches
 from ui.comparing import checkpoint_of
 from ui.fits import Fit, Fits
 from ui.links import generate_link
@@ -192,7 +192,7 @@ def standing(
     step = _of_runs(found, results, apart)
     if step is None:
         busy = any(
-            each.state == "making" and each.asked.project == project for each in batches.all()
+            each.state in UNDER_WAY and each.asked.project == project for each in batches.all()
         )
         step = _of_sets(found, results, project, busy=busy, admin=admin)
     return Standing(

@@ -1,6 +1,7 @@
 """Batches of candidates: the processes of the Candidates page, what they say, and going on."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -44,6 +45,8 @@ def batches(tmp_path: Path) -> Iterator[Batches]:
     found = Batches(Runs(tmp_path / "runs"), command=(sys.executable, str(program)))
     yield found
     for batch in found.all():
+        if batch.state == "waiting":
+            found.forget(batch.name)
         if batch.state == "making":
             with suppress(InputError):  # it has ended meanwhile
                 found.stop(batch.name)
@@ -129,6 +132,82 @@ def test_a_failed_batch_says_why_and_can_be_removed(batches: Batches, model: str
     assert list(batches.folder.glob(f"{name}.*")) == []
     with pytest.raises(InputError, match="no such batch"):
         batches.batch(name)
+
+
+def test_a_second_batch_waits_until_the_first_is_made(batches: Batches, tmp_path: Path):
+    first = batches.launch(wanted("a", model="slow"))
+    assert batches.advance() is None
+    second, third = batches.launch(wanted("b")), batches.launch(wanted("c"))
+    found = batches.batch(second)
+    assert (found.state, found.share, found.item_ids) == ("waiting", None, ())
+    assert found.message == "It begins by itself when the batches before it are made"
+    with pytest.raises(InputError, match="or wait for their turn"):
+        batches.launch(wanted("b"))
+    with pytest.raises(InputError, match="expected one batch at a time"):
+        batches.launch(wanted("d"), alone=True)
+    # What was made elsewhere is read beside it; another store's app leaves them alone.
+    assert batches.batch(batches.launch(wanted(source="images", place="x"))).state != "waiting"
+    other = Batches(Runs(tmp_path / "runs", database=f"sqlite:///{tmp_path}/other.sqlite"))
+    assert other.batch(second).message.startswith("It waits for the app of ")
+    batches.stop(first)
+    ended(batches, first)
+    assert other.advance() is None
+    with pytest.raises(InputError, match="make it there"):
+        other.resume(second)
+    # An app that was started again goes on with the line, in its order.
+    again = Batches(Runs(tmp_path / "runs"), command=batches.processes.command)
+    assert again.advance() == second
+    assert ended(again, second).state == "made"
+    assert again.advance() == third
+    assert ended(again, third).state == "made"
+    assert again.advance() is None
+    assert list(batches.folder.glob("*.waits")) == []
+
+
+def test_what_waits_can_be_removed_or_made_at_once_and_what_was_stopped_waits_again(
+    batches: Batches,
+):
+    first = batches.launch(wanted("a", "b", model="slow"))
+    wait_for(lambda: batches.batch(first).item_ids)
+    batches.stop(first)
+    ended(batches, first)
+    second = batches.launch(wanted("c", model="slow"))
+    batches.resume(first)
+    gone, now = batches.launch(wanted("d")), batches.launch(wanted("e"))
+    assert batches.batch(first).state == "waiting"
+    batches.forget(gone)
+    assert list(batches.folder.glob(f"{gone}.*")) == []
+    batches.resume(now)
+    assert batches.batch(second).state == "making"
+    assert ended(batches, now).state == "made"
+    batches.stop(second)
+    ended(batches, second)
+    assert batches.advance() == first
+    assert ended(batches, first).state == "made"
+    launch = batches.processes.launched(first)
+    assert launch is not None
+    assert launch.command[-1] == "--resume"
+
+
+def test_two_apps_that_look_at_once_begin_one_batch(batches: Batches, tmp_path: Path):
+    first = batches.launch(wanted("a", model="slow"))
+    second = batches.launch(wanted("b", model="slow"))
+    batches.stop(first)
+    ended(batches, first)
+    apps = [Batches(Runs(tmp_path / "runs"), command=batches.processes.command) for _ in range(4)]
+    begun: list[str | None] = []
+
+    def look(app: Batches) -> None:
+        with suppress(InputError):
+            begun.append(app.advance())
+
+    threads = [threading.Thread(target=look, args=(app,)) for app in apps]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert [each for each in begun if each] == [second]
+    assert batches.processes.log(second).count("$ imgalign candidates") == 1
 
 
 def test_names_from_outside_reach_no_other_file(batches: Batches, tmp_path: Path):

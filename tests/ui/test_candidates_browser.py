@@ -12,6 +12,7 @@ from rank_page import press
 from waited import expect
 
 from ui.batch_request import makers
+from ui.batches import WAITING
 from ui.pages import candidates
 
 pytestmark = [
@@ -123,6 +124,14 @@ def test_an_empty_folder_becomes_ranked_candidates(page: Any, address: str, stor
     assert {each.seed for each in made} == set(range(6))
 
 
+def ask_for_one_more(page: Any) -> Any:
+    """A batch of one prompt beside the one that is being made; its chip."""
+    write(page, "two green birds")
+    page.get_by_text("1 prompt, 4 images").wait_for()
+    begin(page)
+    return page.locator(".ba-chip", has_text="1 prompt,")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_stopped_batch_goes_on_without_making_its_images_again(
@@ -137,8 +146,15 @@ def test_a_stopped_batch_goes_on_without_making_its_images_again(
     page.get_by_text("20 prompts, 80 images, 640 sampling steps").wait_for()
     begin(page)
     page.locator(".ba-set").first.wait_for(timeout=120_000)  # as they come, not only at the end
+    second = ask_for_one_more(page)
+    expect(second).to_contain_text("waits")
+    wait_until(page, "waiting")
+    expect(page.locator(".ba-said")).to_have_text(WAITING)
+    expect(page.get_by_role("button", name="Make now")).to_be_visible()
+    page.locator(".ba-chip", has_text="20 prompts").click()
     page.get_by_role("button", name="Stop").click()
     wait_until(page, "stopped")
+    expect(second).to_contain_text("ready", timeout=120_000)  # in its turn, by itself
     sets = page.locator(".ba-set").count()
     assert 0 < sets < 20
     expect(page.locator(".ba-said")).to_contain_text("Stopped; what is made stays")
@@ -152,7 +168,7 @@ def test_a_stopped_batch_goes_on_without_making_its_images_again(
     assert there >= 4 * sets
     assert f"{80 - there} images made in" in log
     store.add_annotator("Ada")
-    assert store.counts("Ada").left == 20
+    assert store.counts("Ada").left == 21
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 // it has queued. The value is replaced when something has changed; what the person opened stays open.
 const root = element.querySelector(".ba");
 const q = (selector) => root.querySelector(selector);
-const STATES = { making: "Being made", made: "Ready", stopped: "Stopped", failed: "Failed" };
+const STATES = { waiting: "Waits", making: "Being made", made: "Ready", stopped: "Stopped", failed: "Failed" };
 
 const drawBatches = listbox(q(".ba-list"), "batch");
 const at = (path) => new URL(path, document.baseURI).href;
@@ -101,7 +101,8 @@ const refresh = () => {
   q(".ba-batch h3").textContent = detail.title;
   q(".ba-state").textContent = STATES[detail.state];
   q('[data-do="stop"]').hidden = detail.state !== "making";
-  q('[data-do="resume"]').hidden = !["stopped", "failed"].includes(detail.state);
+  q('[data-do="resume"]').hidden = !["waiting", "stopped", "failed"].includes(detail.state);
+  q('[data-do="resume"]').textContent = detail.state === "waiting" ? "Make now" : "Go on";
   q('[data-do="forget"]').hidden = detail.state === "making";
   const rank = q(".ba-buttons a");
   rank.hidden = !detail.sets.length || !detail.rank;
