@@ -105,21 +105,21 @@ LONG_PEER_MINUTES, PEER_MINUTES = 30.0, 3.0
 
 
 def peers(folder: Path, environments: Path, *, tiny: bool) -> list[Part]:
-    """The comparisons with TRL that were recorded, in three turns, of images in two."""
+    """The comparisons that were recorded, in three turns, of policy gradients in two."""
     known = json.loads((RECORDED / "peers.json").read_text(encoding="utf-8"))
     small = ["--repetitions", 1, "--batches", 1, "--batch", 2, "--steps", 3]
-    small += ["--language-steps", 2, "--language-iterations", 2]
+    small += ["--language-steps", 2, "--language-iterations", 2, "--image-steps", 2]
     parts = []
     for name in known:
-        texts = name.startswith("language")
-        sizes = ["--epochs", 2, *([] if texts else ["--repetitions", 2])]
+        long = name == "ddpo"
+        sizes = ["--epochs", 2, *(["--repetitions", 2] if long else [])]
         sizes += small if tiny else []
         where = ["--environments", environments, "--results", folder / "peers.json"]
         parts.append(
             Part(
                 name=f"peer-{name}",
-                measures=f"the same work by TRL and by imgalign: {name}",
-                minutes=PEER_MINUTES if texts else LONG_PEER_MINUTES,
+                measures=f"the same work by another trainer and by imgalign: {name}",
+                minutes=LONG_PEER_MINUTES if long else PEER_MINUTES,
                 command=script("compare_peers", name, *sizes, *where),
             )
         )

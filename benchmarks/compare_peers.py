@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,8 +32,11 @@ import torch
 
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.evaluate.origin import command_line, hardware, library_versions
+from imgalign.files import write_atomically
 from imgalign.language.loading import STORYBOOK as LANGUAGE_MODEL
 from imgalign.storybook.demonstrations import demonstrations
+from imgalign.storybook.drawing import draw_prompt
+from imgalign.storybook.scenes import candidate_prompts
 
 Facts: TypeAlias = dict[str, Any]
 
@@ -42,6 +46,8 @@ TORCH = "torch==2.13.0"
 """Of all sides: builds of PyTorch differ in what they hold in memory."""
 ROOT = HERE.parent
 OURS = "imgalign"
+ONCE = ("cpu_seconds_before",)
+"""What a side measures once, beside its phases: what it does before the first step."""
 NOT_NEEDED = ("open_clip_torch", "torch", "torchvision")
 """Dependencies of imgalign's that these sides do without, or take in the release of all sides."""
 
@@ -54,8 +60,21 @@ def own_packages() -> Sequence[str]:
 
 
 COMMON = (TORCH, "peft", "datasets", "protobuf")
+VISION = ("torch==2.14.1", "torchvision==0.29.1")
+"""Of both sides where the peer needs torchvision, whose releases each go with one of PyTorch."""
+DIFFUSERS_COMMIT = "071190daca865a4d04deac0e02cda5b8c5d6f6fa"
+SCRIPT = (
+    f"https://raw.githubusercontent.com/huggingface/diffusers/{DIFFUSERS_COMMIT}/examples/"
+    "research_projects/diffusion_dpo/train_diffusion_dpo.py"
+)
+"""A script that is in no package; fetched once, unless it lies in the folder of environments."""
 ENVIRONMENTS: Mapping[str, Sequence[str]] = {
     OURS: (*own_packages(), TORCH),
+    f"{OURS}-vision": (*own_packages(), *VISION),
+    "diffusers-0.42.1": (
+        *("diffusers==0.42.1", "transformers==5.24.0", "tensorboard", "wandb", "peft", "datasets"),
+        *VISION,
+    ),
     "trl-0.23.1": ("trl==0.23.1", "diffusers==0.35.2", "transformers==4.56.2", *COMMON),
     "trl-1.12.0": ("trl==1.12.0", "transformers==5.24.0", *COMMON),
     "trl-1.16.0": ("trl==1.16.0", "transformers==5.24.0", *COMMON),
@@ -107,6 +126,57 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
             )
         ),
     ]
+
+
+def diffusion_dpo(given: argparse.Namespace, folder: Path) -> list[Side]:
+    """DPO on pairs of the storybook's images, a LoRA of its diffusion model."""
+    sd15.save(load_pipeline("storybook", device=torch.device("cpu")), folder / "pipeline")
+    pairs = images_of(given, folder)
+    sizes = [f"--pairs={pairs}", "--batch=16", f"--epochs={given.image_steps}", "--rank=8"]
+    ours: Facts = {"environment": f"{OURS}-vision", "script": "our_dpo.py"}
+    script = f"--script={fetched(SCRIPT, given.environments)}"
+    return [
+        Side(
+            name="diffusers, train_diffusion_dpo.py",
+            environment="diffusers-0.42.1",
+            script="diffusion_dpo.py",
+            arguments=[str(folder / "pipeline"), script, *sizes],
+        ),
+        Side(name="imgalign", arguments=sizes, **ours),
+        Side(
+            name="imgalign, images encoded at each step, too",
+            arguments=[*sizes, "--encode-each-step"],
+            **ours,
+        ),
+    ]
+
+
+def images_of(given: argparse.Namespace, folder: Path) -> Path:
+    """Pairs of drawings of a prompt each, as many as the steps learn from, none twice."""
+    (folder / "images").mkdir()
+    lines = []
+    for number, prompt in enumerate(candidate_prompts(16 * given.image_steps)):
+        files = [folder / "images" / f"{number}-{seed}.png" for seed in range(2)]
+        for seed, file in enumerate(files):
+            draw_prompt(prompt, seed=seed).save(file)
+        lines.append({"prompt": prompt, "chosen": str(files[0]), "rejected": str(files[1])})
+    pairs = folder / "image-pairs.jsonl"
+    pairs.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    return pairs
+
+
+def fetched(address: str, folder: Path) -> Path:
+    """A file of the web, kept in a folder from then on."""
+    file = folder / address.rpartition("/")[2]
+    if not file.is_file():
+        try:
+            with urllib.request.urlopen(address, timeout=60) as response:
+                write_atomically(file, response.read())
+        except OSError as error:
+            raise SystemExit(
+                f"{address}: could not be fetched ({error}); put it into {folder} by hand"
+            ) from None
+    return file.absolute()
 
 
 def texts_of(given: argparse.Namespace, folder: Path) -> list[str]:
@@ -196,6 +266,7 @@ COMPARISONS: Mapping[str, Callable[[argparse.Namespace, Path], list[Side]]] = {
     "language-kto": language_kto,
     "language-reward": language_reward,
     "language-ppo": language_ppo,
+    "diffusion-dpo": diffusion_dpo,
 }
 """The sides of each, the peer first, from the settings asked for and a folder for models."""
 
@@ -223,7 +294,7 @@ def built(name: str, folder: Path) -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", *ENVIRONMENTS[name]]
         subprocess.run(install, check=True)
-        if name == OURS:  # this checkout, without what it would install
+        if name.startswith(OURS):  # this checkout, without what it would install
             (packages_folder,) = (folder / "lib").glob("python*/site-packages")
             (packages_folder / "imgalign.pth").write_text(f"{ROOT}\n", encoding="utf-8")
         done.write_text(packages, encoding="utf-8")
@@ -291,6 +362,7 @@ def summary(sides: Sequence[Side], turns: Sequence[Sequence[Facts]]) -> list[Fac
                 "faster": spread([total[0] / total[number] for total in totals]),
                 "peak_memory_gb": spread([each["peak_memory_gb"] for each in own]),
                 "imported_gb": spread([each["imported_gb"] for each in own]),
+                **{name: spread([each[name] for each in own]) for name in ONCE if name in own[0]},
             }
         )
     return rows
@@ -347,6 +419,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--batches", type=int, default=4, help="Batches of an iteration.")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--image-steps", type=int, default=9, help="The first warms up.")
     parser.add_argument("--language-steps", type=int, default=21, help="The first warms up.")
     parser.add_argument("--language-iterations", type=int, default=8, help="The first warms up.")
     parser.add_argument("--guidance", type=float, default=5.0)
