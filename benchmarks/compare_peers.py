@@ -167,14 +167,15 @@ def images_of(given: argparse.Namespace, folder: Path) -> Path:
 
 def fetched(address: str, folder: Path) -> Path:
     """A file of the web, kept in a folder from then on."""
-    file = folder / address.rpartition("/")[2]
+    file = folder / DIFFUSERS_COMMIT[:8] / address.rpartition("/")[2]
     if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with urllib.request.urlopen(address, timeout=60) as response:
                 write_atomically(file, response.read())
         except OSError as error:
             raise SystemExit(
-                f"{address}: could not be fetched ({error}); put it into {folder} by hand"
+                f"{address}: could not be fetched ({error}); put it into {file.parent} by hand"
             ) from None
     return file.absolute()
 

@@ -26,7 +26,7 @@ from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
 from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, Counts, Evaluation, Spread
 from imgalign.preferences.records import Ranking, Samples, compares, tied_pairs
 from imgalign.preferences.splits import three_way_split
-from imgalign.wording import counted, there_are
+from imgalign.preferences.wording import counted, there_are
 from reward_models.contract import HeldOut, Scale
 from reward_models.data import pair_margins
 

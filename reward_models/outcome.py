@@ -30,8 +30,8 @@ from imgalign.preferences.fit_report import (
 )
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split
+from imgalign.preferences.wording import counted
 from imgalign.runs.world import World, shared_rows
-from imgalign.wording import counted
 from reward_models.contract import HeldOut, Scale, data_hash
 from reward_models.data import RankingData, pair_margins
 from reward_models.descent import Descent
@@ -133,9 +133,10 @@ def split(ranked: Sequence[Ranking], config: SplitConfig) -> dict[str, list[Rank
         works = (seed for seed in range(SPLIT_SEEDS_TRIED) if not empty(parts_of(seed)))
         found = next(works, None)
         cure = "rank more prompts" if found is None else f"use split_seed={found} or rank more"
-        prompts = counted(len({each.prompt for each in ranked}), "prompt")
+        number = len({each.prompt for each in ranked})
+        prompts, leave = counted(number, "prompt"), "leaves" if number == 1 else "leave"
         raise InputError(
-            f"reward fit: {prompts} in {counted(len(ranked), 'ranking')} leave no preference for "
+            f"reward fit: {prompts} in {counted(len(ranked), 'ranking')} {leave} no preference for "
             f"{' and '.join(missing)}; {cure}"
         )
     return parts

@@ -13,9 +13,9 @@ from imgalign.preferences.coverage import has_items, queued_projects
 from imgalign.preferences.foreign.image_files import image_files
 from imgalign.preferences.records import COMPARISONS, Samples, holds_comparisons
 from imgalign.preferences.store import Store
+from imgalign.preferences.wording import counted, there_are
 from imgalign.prompts import prompts_in
 from imgalign.runs.checkpoint import STEP
-from imgalign.wording import counted, there_are
 from ui import checks
 from ui.batches import Asked, Batches
 from ui.image_request import (

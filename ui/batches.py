@@ -3,28 +3,30 @@
 A batch is a process of `imgalign candidates`, known by `runs/.candidates/<name>.json`; what was
 asked for, its prompts and the items that it queued lie beside it, and `<name>.waits` while it waits
 for its turn: of those that draw images one is made at a time, and the app that took them starts the
-next (`attended`). What was made elsewhere is read at once. Left out: what may be asked for
-(batch_request.py) and the page (pages/candidates.py). Neither gradio nor torch here.
+next (`attended`), under a lock of the folder. What was made elsewhere is read at once. Left out:
+what may be asked for (batch_request.py) and the page (pages/candidates.py). Neither gradio nor
+torch here.
 """
 
 import json
 import re
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import InputError
-from imgalign.files import lock_name, read_json, write_atomically
+from imgalign.files import read_json, write_atomically
+from imgalign.preferences.wording import counted
 from imgalign.prompts import as_file
-from imgalign.wording import counted
 from ui.outlook import duration
 from ui.processes import IMGALIGN, Processes, last_line
 from ui.runs import Runs
+from ui.turns import alone_at
 from ui.uploads import Uploads
 
 FOLDER = ".candidates"
@@ -90,10 +92,23 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """A batch that waits: which app is to start it (`Runs.app`), and what with."""
+    """A batch that waits."""
 
     app: str
-    arguments: list[str]
+    """Which app is to start it (`Runs.app`)."""
+    resume: bool
+    """Whether it goes on from what it has made."""
+    begun: str | None = None
+    """The process before the one that was about to be started, as the app ended."""
+    held: str = ""
+    """Why it could not be started when it was its turn; the others go on without it."""
+
+    @property
+    def said(self) -> str:
+        """For the page of the app that is to start it."""
+        if self.held:
+            return f"It could not be started ({self.held}); try it again with Make now"
+        return WAITING
 
 
 ASKED = TypeAdapter(Asked)
@@ -134,9 +149,10 @@ class Batches:
         self._starting = threading.Lock()
 
     def all(self) -> list[Batch]:
-        """The newest batches, the latest first; those that cannot be read are left out."""
-        names = sorted(self._names(), key=_number, reverse=True)[:MOST_LISTED]
-        return [batch for name in names if (batch := self._read(name)) is not None]
+        """The newest batches and all under way, the latest first; without the unreadable ones."""
+        names = sorted(self._names(), key=_number, reverse=True)
+        listed = names[:MOST_LISTED] + [n for n in names[MOST_LISTED:] if self._under_way(n)]
+        return [batch for name in listed if (batch := self._read(name)) is not None]
 
     def batch(self, name: str) -> Batch:
         """One batch; InputError if there is none of that name."""
@@ -164,48 +180,75 @@ class Batches:
             write_atomically(self._asked_path(name), json.dumps(asdict(asked)) + "\n")
             if asked.prompts:
                 write_atomically(self._prompts_path(name), as_file(asked.prompts))
-            self._start_or_wait(name, asked, self._arguments(name, asked))
+            self._start_or_wait(name, asked, resume=False)
         return name
 
     def resume(self, name: str, *, alone: bool = False) -> None:
         """Go on with a batch that has ended before its end; what is stored is not made again.
 
-        One that waits already begins at once, also beside others. `alone` is as in `launch`.
+        `alone` is as in `launch`.
         """
         with self._starting:
             if alone:
-                self._refuse_others(besides=name)
+                self._refuse_others()
             batch = self.batch(name)
-            if batch.state == "waiting":
-                self._begin(name)
-                return
             if batch.state not in ("stopped", "failed"):
                 raise InputError(f"{name}: nothing to go on with, it is {batch.state}")
             place = Path(batch.asked.place)
             if batch.asked.source != "prompts" and not place.exists():
                 raise InputError(f"{place}: not there any more; start anew from where they are")
-            resume = ["--resume"] if batch.asked.source == "prompts" else []
-            self._start_or_wait(name, batch.asked, [*self._arguments(name, batch.asked), *resume])
+            self._start_or_wait(name, batch.asked, resume=batch.asked.source == "prompts")
+
+    def make_now(self, name: str, *, alone: bool = False) -> None:
+        """Begin a batch that waits at once, also beside others. `alone` is as in `launch`."""
+        with self._starting:
+            if alone:
+                self._refuse_others(besides=name)
+            self.batch(name)
+            with self._line():
+                waits = self._waits(name)
+                if waits is None:
+                    raise InputError(f"{name}: does not wait any more; reload the page")
+                if waits.app != self._runs.app:
+                    raise InputError(f"{name}: waits for the app of {waits.app}; make it there")
+                self._begin(name, waits)
 
     def advance(self) -> str | None:
         """Begin the batch that waits longest if none is being made; its name."""
-        with self._starting:
-            waiting = self._waiting()
-            if not waiting or self._draws():
+        if not self._waiting():  # nobody is locked out for nothing
+            return None
+        with self._starting, self._line():
+            if self._draws() or (name := next(iter(self._waiting()), None)) is None:
                 return None
-            with lock_name(self.folder / LINE, doing="starting batches"):
-                self._begin(waiting[0])
-        return waiting[0]
+            waits = self._waits(name)
+            assert waits is not None  # nobody else may take it away meanwhile
+            self._begin(name, waits)
+            return name
 
     def stop(self, name: str) -> None:
-        """End the making of a batch; what is stored stays, and it can go on from there."""
-        self.processes.stop(self.batch(name).name, what=name)
+        """End the making of a batch, or take it out of the line; it can go on from there."""
+        batch = self.batch(name)
+        if batch.state == "waiting":
+            with self._starting, self._line():
+                if self._waits(name) is not None and not self.processes.alive(name):
+                    self.processes.mark_stopped(name)
+                    self._waits_path(name).unlink()
+                    return
+        self.processes.stop(batch.name, what=name)
+
+    def busy(self, project: str) -> bool:
+        """Whether more is being made for a project, or will be by itself."""
+        return any(
+            each.asked.project == project and (each.state == "making" or each.message == WAITING)
+            for each in self.all()
+        )
 
     def forget(self, name: str) -> None:
         """Take a batch that has ended from the list; what it queued stays where it is."""
         batch = self.batch(name)
         with self._starting:
-            self._waits_path(name).unlink(missing_ok=True)
+            if self._waits(name) is not None:
+                raise InputError(f"{name}: it waits for its turn; stop it first")
             self.processes.forget(name)
             for path in (self._prompts_path(name), self._items_path(name), self._asked_path(name)):
                 path.unlink(missing_ok=True)
@@ -235,32 +278,50 @@ class Batches:
             if batch.asked.uploaded and batch.state != "made"
         }
 
-    def _start_or_wait(self, name: str, asked: Asked, arguments: Sequence[str]) -> None:
+    def _start_or_wait(self, name: str, asked: Asked, *, resume: bool) -> None:
         """Start its process, or let it wait while another draws images, as it would."""
-        if asked.source != "prompts" or not (self._waiting() or self._draws()):
-            self.processes.start(name, arguments)
-            return
-        waits = {"app": self._runs.app, "arguments": list(arguments)}
-        write_atomically(self._waits_path(name), json.dumps(waits) + "\n")
+        with self._line():
+            if asked.source != "prompts" or not (self._waiting() or self._draws()):
+                self.processes.start(name, self._arguments(name, asked, resume=resume))
+            else:
+                self._write(name, Waits(app=self._runs.app, resume=resume))
 
-    def _begin(self, name: str) -> None:
-        """Start what waits. First it leaves the line: an app that ends here starts none twice."""
-        waits = self._waits(name)
-        if waits is None:
-            raise InputError(f"{name}: does not wait any more; reload the page")
-        if waits.app != self._runs.app:
-            raise InputError(f"{name}: waits for the app of {waits.app}; make it there")
+    def _begin(self, name: str, waits: Waits) -> None:
+        """Start what waits; inside of the lock.
+
+        On disk before the process: an app that ends here does not start it twice. What cannot be
+        started is held, and the others go on without it.
+        """
+        before = self._birth(name)
+        if waits.begun is None or waits.begun == before:
+            self._write(name, replace(waits, begun=before, held=""))
+            asked = self.batch(name).asked
+            try:
+                self.processes.start(name, self._arguments(name, asked, resume=waits.resume))
+            except OSError as error:
+                self._write(name, replace(waits, begun=None, held=error.strerror or str(error)))
+                raise InputError(f"{name}: cannot be started ({error})") from error
         self._waits_path(name).unlink()
-        self.processes.start(name, waits.arguments)
+
+    def _birth(self, name: str) -> str:
+        """Which process was started last; empty for none."""
+        launch = self.processes.launched(name)
+        return "" if launch is None else f"{launch.pid} {launch.birth}"
+
+    def _line(self) -> AbstractContextManager[None]:
+        """Alone at the line of the folder, among all apps."""
+        return alone_at(self.folder / LINE, doing="starting batches")
 
     def _waiting(self) -> list[str]:
         """What waits for this app to start it, the next first."""
         found = []
         for path in self.folder.glob("*.waits"):
-            waits = self._waits(path.stem) if NAME.fullmatch(path.stem) else None
-            if waits is not None and waits.app == self._runs.app:
+            if not NAME.fullmatch(name := path.stem) or self._read(name) is None:
+                continue  # damaged: it holds up no other
+            waits = self._waits(name)
+            if waits is not None and waits.app == self._runs.app and not waits.held:
                 with suppress(OSError):
-                    found.append((path.stat().st_mtime_ns, _number(path.stem), path.stem))
+                    found.append((path.stat().st_mtime_ns, _number(name), name))
         return [name for *_, name in sorted(found)]
 
     def _waits(self, name: str) -> Waits | None:
@@ -269,6 +330,12 @@ class Batches:
             return WAITS.validate_python(read_json(self._waits_path(name)))
         except (OSError, ValueError, ValidationError):
             return None
+
+    def _write(self, name: str, waits: Waits) -> None:
+        write_atomically(self._waits_path(name), json.dumps(asdict(waits)) + "\n")
+
+    def _under_way(self, name: str) -> bool:
+        return self._waits_path(name).exists() or self.processes.alive(name)
 
     def _draws(self) -> bool:
         """Whether images are being drawn, whoever started it."""
@@ -283,7 +350,7 @@ class Batches:
                     "is no admin; wait for it, or stop it first"
                 )
 
-    def _arguments(self, name: str, asked: Asked) -> list[str]:
+    def _arguments(self, name: str, asked: Asked, *, resume: bool) -> list[str]:
         # With '=', so that nothing that was typed can become an option.
         shared = [
             f"--per-prompt={asked.per_prompt}",
@@ -301,6 +368,7 @@ class Batches:
             f"--steps={asked.steps}",
             f"--guidance={asked.guidance:g}",
             *shared,
+            *(["--resume"] if resume else []),
         ]
 
     def _names(self) -> set[str]:
@@ -311,7 +379,7 @@ class Batches:
             asked = ASKED.validate_python(read_json(self._asked_path(name)))
         except (OSError, ValueError, ValidationError):
             return None
-        printed = STARTED.split(self.processes.log(name))[-1]
+        printed = STARTED.split(self.processes.log(name))[-1].partition("\n")[2]
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
         share = None
         state: State
@@ -319,9 +387,9 @@ class Batches:
             state = "making"
             share, message = _doing(lines)
         elif (waits := self._waits(name)) is not None:
-            elsewhere = f"It waits for the app of {waits.app}, which begins it"
-            mine = waits.app == self._runs.app
-            state, message = "waiting", WAITING if mine else elsewhere
+            elsewhere = f"It waits for the app of {waits.app}; to make it here, stop it and go on"
+            state = "waiting"
+            message = waits.said if waits.app == self._runs.app else elsewhere
         else:
             state, message = self._ended(name, lines)
         return Batch(

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.records import at_strength
+from imgalign.preferences.wording import counted
 from imgalign.runs.trained import check_strength
-from imgalign.wording import counted
 from ui.image_request import NO_REWRITER, SHIPPED, Request, checkpoint_folder
 from ui.libraries import load_libraries
 from ui.links import said

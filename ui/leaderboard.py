@@ -17,9 +17,9 @@ from imgalign.preferences.open_items import Lineups
 from imgalign.preferences.prompt_sets import PromptSet, prompts_of_project
 from imgalign.preferences.records import comparisons_of, holds_comparisons
 from imgalign.preferences.store import Store
+from imgalign.preferences.wording import counted
 from imgalign.prompts import prompts_in
 from imgalign.runs.folder import PROMPTS, run_prompts
-from imgalign.wording import counted
 from ui.kept import Kept
 from ui.links import rank_link, said
 from ui.runs import Runs

@@ -15,7 +15,7 @@ from imgalign.preferences.quality import Share
 from imgalign.preferences.queue_order import Valued
 from imgalign.preferences.reliability import Reliability
 from imgalign.preferences.stored import ItemSamples
-from imgalign.wording import counted
+from imgalign.preferences.wording import counted
 from ui.outlook import duration
 
 FEW = 10

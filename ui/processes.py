@@ -112,8 +112,12 @@ class Processes:
         threading.Thread(target=child.wait, name=f"{self.said} {name}", daemon=True).start()
         launch = Launch(pid=child.pid, birth=process_birth(child.pid) or "", command=tuple(command))
         unfinished = self.file(name).with_suffix(".tmp")
-        unfinished.write_text(json.dumps(asdict(launch)), encoding="utf-8")
-        unfinished.replace(self.file(name))
+        try:
+            unfinished.write_text(json.dumps(asdict(launch)), encoding="utf-8")
+            unfinished.replace(self.file(name))
+        except OSError:
+            child.terminate()  # nobody would know of it
+            raise
 
     def stop(self, name: str, *, what: Path | str) -> None:
         """Ask a process to save and end (SIGTERM), once however often this is called.
@@ -136,6 +140,10 @@ class Processes:
             except FileExistsError:
                 return
             os.kill(launch.pid, signal.SIGTERM)
+
+    def mark_stopped(self, name: str) -> None:
+        """What has no process counts as stopped."""
+        self._stop_path(name).touch()
 
     def forget(self, name: str) -> None:
         """Remove what is known of a process that has ended, and what it printed."""

@@ -18,7 +18,7 @@ from imgalign.preferences.judges import chosen_rankings
 from imgalign.preferences.records import Samples
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import queued_samples
-from imgalign.wording import counted
+from imgalign.preferences.wording import counted
 from ui.download import zip_folder
 
 Kind: TypeAlias = Literal[ExportFormat, "rankings_and_images"]

@@ -13,7 +13,7 @@ from imgalign.errors import InputError
 from imgalign.preferences.exchange import import_rankings, values_in
 from imgalign.preferences.originals import ImageFolder
 from imgalign.preferences.store import Store
-from imgalign.wording import there_are
+from imgalign.preferences.wording import there_are
 from ui.links import ASK
 from ui.uploads import (
     LARGEST_ARCHIVE,

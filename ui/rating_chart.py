@@ -4,7 +4,7 @@ from collections.abc import Callable
 from html import escape
 
 from imgalign.preferences.history import History
-from imgalign.wording import counted
+from imgalign.preferences.wording import counted
 
 WIDTH, HEIGHT, MARGIN = 720, 240, 44
 """In units of the drawing, which is as wide as the page."""

@@ -6,26 +6,27 @@ starts the next, under a lock. No gradio here, and no torch before something wai
 """
 
 import json
+import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import ImgalignError, InputError
-from imgalign.files import lock_name, read_json, write_atomically
+from imgalign.files import read_json, write_atomically
 from ui import checks, forms, recipes
 from ui.forms import Form
 from ui.processes import check_name
 from ui.runs import Runs
+from ui.turns import alone_at
+
+log = logging.getLogger(__name__)
 
 QUEUE = ".queue.json"
 LOOK_SECONDS = 2.0
-PATIENCE_SECONDS = 10.0
-"""How long a change waits for the lock, which others hold until a process has started."""
 TRAINS = ("starting", "running", "stopping")
 
 
@@ -182,16 +183,7 @@ class RunQueue:
     @contextmanager
     def _changing(self) -> Iterator[list[Waiting]]:
         """The line under the lock, written at the end if it was changed."""
-        with ExitStack() as stack:
-            until = time.monotonic() + PATIENCE_SECONDS
-            while True:
-                try:
-                    stack.enter_context(lock_name(self.file, doing="starting runs"))
-                    break
-                except InputError:
-                    if time.monotonic() > until:
-                        raise
-                    time.sleep(0.02)
+        with alone_at(self.file, doing="starting runs"):
             waiting = self.all()
             before = list(waiting)
             yield waiting
@@ -219,19 +211,22 @@ class Line(Protocol):
 
 @contextmanager
 def attended(*lines: Line) -> Iterator[None]:
-    """Start what waits in each line in its turn, from a thread."""
+    """Start what waits in each line in its turn, from a thread of its own."""
     over = threading.Event()
 
-    def attend() -> None:
+    def attend(line: Line) -> None:
         while True:
-            for line in lines:
-                # The page says what is wrong with the line, and it may be mended.
-                with suppress(ImgalignError, OSError):
-                    line.advance()
+            try:
+                line.advance()
+            except (ImgalignError, OSError):
+                pass  # the page says what is wrong with the line, and it may be mended
+            except Exception:
+                log.exception("what waits was not started; it is tried again")
             if over.wait(LOOK_SECONDS):
                 return
 
-    threading.Thread(target=attend, name="lines", daemon=True).start()
+    for line in lines:
+        threading.Thread(target=attend, args=(line,), name="line", daemon=True).start()
     try:
         yield
     finally:

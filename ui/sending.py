@@ -15,7 +15,7 @@ from imgalign.preferences import validation
 from imgalign.preferences.coverage import coverage, queued_projects
 from imgalign.preferences.records import comparisons_of
 from imgalign.preferences.store import Store
-from imgalign.wording import counted, there_are
+from imgalign.preferences.wording import counted, there_are
 from ui.image_request import Typed, whole
 from ui.shelf import Shelf
 

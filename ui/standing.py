@@ -25,9 +25,9 @@ from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.records import COMPARISONS, holds_comparisons
 from imgalign.preferences.skips import Skipped
 from imgalign.preferences.store import Store
+from imgalign.preferences.wording import counted
 from imgalign.runs.trained import recorded_hash
-from imgalign.wording import counted
-from ui.batches import UNDER_WAY, Batches
+from ui.batches import Batches
 from ui.comparing import checkpoint_of
 from ui.fits import Fit, Fits
 from ui.links import generate_link
@@ -191,9 +191,7 @@ def standing(
         parts.append(found.won.line)
     step = _of_runs(found, results, apart)
     if step is None:
-        busy = any(
-            each.state in UNDER_WAY and each.asked.project == project for each in batches.all()
-        )
+        busy = batches.busy(project)
         step = _of_sets(found, results, project, busy=busy, admin=admin)
     return Standing(
         project=project, line=", ".join(parts), next=step.what, page=step.page, ranks=step.ranks

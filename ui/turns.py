@@ -1,11 +1,34 @@
-"""Turns at what only one may use at a time, in the order of asking."""
+"""Turns at what only one may use at a time: threads in the order of asking, processes by a lock."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from imgalign.errors import InputError
+from imgalign.files import lock_name
 
 LOOK_SECONDS = 0.25
+PATIENCE_SECONDS = 10.0
+"""How long a change waits for the lock, which others hold until a process has started."""
+
+
+@contextmanager
+def alone_at(file: Path, *, doing: str) -> Iterator[None]:
+    """Hold the lock beside a file; InputError where others hold it for longer than the patience."""
+    with ExitStack() as stack:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                stack.enter_context(lock_name(file, doing=doing))
+                break
+            except InputError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+        yield
 
 
 class Turns:

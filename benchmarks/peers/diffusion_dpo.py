@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import runpy
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -25,7 +26,7 @@ def as_parquet(pairs: Path, folder: Path) -> Path:
     """The pairs as a data set of the columns that the script reads; the first image is better."""
     from datasets import Dataset
 
-    folder.mkdir()
+    folder.mkdir(parents=True)
     lines = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
     columns = {
         "jpg_0": [Path(line["chosen"]).read_bytes() for line in lines],
@@ -75,6 +76,7 @@ def main() -> None:
     assert all((datasets, diffusers, torchvision, transformers))
     imported = peak_memory_gb()
     folder = given.out.parent / "diffusion-dpo"
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier turn
     sys.argv = [
         str(given.script),
         f"--pretrained_model_name_or_path={given.pipeline}",

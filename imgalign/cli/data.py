@@ -16,7 +16,7 @@ from imgalign.cli.options import (
     refuse_given,
 )
 from imgalign.preferences.foreign.formats import ExportFormat
-from imgalign.wording import counted, there_are
+from imgalign.preferences.wording import counted, there_are
 
 
 def check(database: Database = None, images: Images = None) -> None:
@@ -78,9 +78,8 @@ def export(
             written = counted(num_rankings, "ranking")
             typer.echo(f"{file}: {written}; copy {store.images.root} along with it")
             if excluded := all_exclusions(store.database, project=project):
-                typer.echo(
-                    f"{len(excluded)} exclusions of annotators are in it: their rankings too"
-                )
+                there = there_are(len(excluded), "exclusion")
+                typer.echo(f"{there} in it, of annotators: their rankings too")
         return
     if kind not in ("pairs", "text_pairs"):
         refuse_given({"--pairs": pairs}, "without --format pairs or text_pairs")

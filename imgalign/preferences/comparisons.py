@@ -29,8 +29,8 @@ from imgalign.preferences.prompt_sets import PromptSet, numbers_in
 from imgalign.preferences.records import JudgedBy
 from imgalign.preferences.store import Store
 from imgalign.preferences.votes import Pair, Votes
+from imgalign.preferences.wording import counted
 from imgalign.statistics import Estimate, confidence_sequence, two_way_rate
-from imgalign.wording import counted
 
 MOST = 12
 """Comparisons that are told, those with the latest votes."""

@@ -124,7 +124,7 @@ def without_comparisons(rankings: Iterable[Ranking], *, where: str) -> list[Rank
             f"which test what was learned ({named}); rank candidates, or name that project"
         )
     log.warning(
-        "%s: %d of blind comparisons are left out, which test what was learned (%s); name their "
+        "%s: %d of blind comparisons left out, which test what was learned (%s); name their "
         "project to take them",
         *(where, number, named),
     )

@@ -42,8 +42,8 @@ from imgalign.preferences.schema import (
     rankings,
 )
 from imgalign.preferences.store import Store
+from imgalign.preferences.wording import counted, there_are
 from imgalign.statistics import distinct
-from imgalign.wording import counted, there_are
 
 Method = Literal["bradley-terry", "plackett-luce", "elo"]
 EARLY_RIDGE = 0.1

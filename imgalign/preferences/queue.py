@@ -11,7 +11,7 @@ from imgalign.preferences.address import shown
 from imgalign.preferences.records import Generated, Provenance, SamplerSettings
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import stored_images
-from imgalign.wording import counted, there_are
+from imgalign.preferences.wording import counted, there_are
 
 
 @runtime_checkable

@@ -53,7 +53,7 @@ def test_people_are_listed_with_their_quality_and_who_is_excluded(
     assert main(["data", "export", "all.jsonl", *here]) == 0
     said = capsys.readouterr().out
     assert "all.jsonl: 3 rankings" in said
-    assert "1 exclusions of annotators are in it" in said
+    assert "1 exclusion is in it, of annotators" in said
     assert main(["data", "export", "pairs", "--format", "pairs", *here]) == 2
     assert "3 by excluded annotators are left out" in capsys.readouterr().err
 
@@ -96,7 +96,7 @@ def test_rankings_go_from_one_store_to_another_and_are_rated_there(
     table = capsys.readouterr().out.splitlines()
     assert "m + runs/a" in table[1]
     assert table[1].split()[0] == "+0.35"  # half of log 2: won twice of three times
-    assert "3 prompts and 1 annotators" in table[3]
+    assert "3 prompts and 1 annotator" in table[3]
     assert main(["ratings", "--project", "none", *there]) == 2
     assert "got none; there are: project default" in capsys.readouterr().err
 

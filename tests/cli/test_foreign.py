@@ -52,7 +52,7 @@ PAIRS = ("data", "export", "--format", "pairs")
 
 def test_all_rankings_of_a_project_become_a_file(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["data", "export", "cats.jsonl", "--project", "cats"]) == 0
-    assert capsys.readouterr().out.startswith("cats.jsonl: 1 rankings; copy ")
+    assert capsys.readouterr().out.startswith("cats.jsonl: 1 ranking; copy ")
 
 
 def test_rankings_in_the_format_of_a_public_data_set_say_what_they_are(

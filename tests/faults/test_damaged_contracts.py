@@ -41,7 +41,7 @@ def save_images_reward(folder: Path) -> None:
     plain = ClipReward.zero_shot(towers)
     reward = ClipReward(
         towers,
-        list(plain.heads),
+        [*plain.heads.children()],
         head=plain.head_config,
         scale=Scale(mean=0.5, std=2.0, log_odds=1.5),
         log_tie=(-1.0,),

@@ -35,7 +35,7 @@ def test_what_reads_all_projects_leaves_comparisons_out_and_says_so(
     with caplog.at_level(logging.WARNING):
         found = chosen_rankings(store, "images")
     assert {each.project for each in found} == {"default", "dogs"}
-    assert "1 of blind comparisons are left out, to test what was learned (default-compare)" in (
+    assert "1 of blind comparisons left out, which test what was learned (default-compare)" in (
         caplog.text
     )
     (named,) = chosen_rankings(store, "images", project="default-compare")

@@ -60,4 +60,4 @@ def test_rankings_that_a_reward_cannot_read_are_left_out_of_its_evaluation(rewar
     ]
     found = evaluate(reward, rankings, texts.__getitem__)
     assert found.accuracy.num_pairs == 1
-    assert "1 texts cannot be read, so 1 of 2 rankings are left out" in caplog.text
+    assert "1 text cannot be read, so 1 of 2 rankings are left out" in caplog.text

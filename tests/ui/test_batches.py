@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from imgalign.errors import InputError
-from ui.batches import Asked, Batches
+from ui.batches import UNDER_WAY, Asked, Batches
 from ui.runs import Runs
 
 COMMAND = """
@@ -45,9 +46,7 @@ def batches(tmp_path: Path) -> Iterator[Batches]:
     found = Batches(Runs(tmp_path / "runs"), command=(sys.executable, str(program)))
     yield found
     for batch in found.all():
-        if batch.state == "waiting":
-            found.forget(batch.name)
-        if batch.state == "making":
+        if batch.state in UNDER_WAY:
             with suppress(InputError):  # it has ended meanwhile
                 found.stop(batch.name)
 
@@ -153,7 +152,7 @@ def test_a_second_batch_waits_until_the_first_is_made(batches: Batches, tmp_path
     ended(batches, first)
     assert other.advance() is None
     with pytest.raises(InputError, match="make it there"):
-        other.resume(second)
+        other.make_now(second)
     # An app that was started again goes on with the line, in its order.
     again = Batches(Runs(tmp_path / "runs"), command=batches.processes.command)
     assert again.advance() == second
@@ -164,7 +163,7 @@ def test_a_second_batch_waits_until_the_first_is_made(batches: Batches, tmp_path
     assert list(batches.folder.glob("*.waits")) == []
 
 
-def test_what_waits_can_be_removed_or_made_at_once_and_what_was_stopped_waits_again(
+def test_what_waits_can_leave_or_be_made_at_once_and_what_was_stopped_waits_again(
     batches: Batches,
 ):
     first = batches.launch(wanted("a", "b", model="slow"))
@@ -175,9 +174,17 @@ def test_what_waits_can_be_removed_or_made_at_once_and_what_was_stopped_waits_ag
     batches.resume(first)
     gone, now = batches.launch(wanted("d")), batches.launch(wanted("e"))
     assert batches.batch(first).state == "waiting"
+    with pytest.raises(InputError, match="nothing to go on with, it is waiting"):
+        batches.resume(first)  # the second press
+    with pytest.raises(InputError, match="stop it first"):
+        batches.forget(gone)
+    batches.stop(gone)
+    assert batches.batch(gone).state == "stopped"
     batches.forget(gone)
     assert list(batches.folder.glob(f"{gone}.*")) == []
-    batches.resume(now)
+    batches.make_now(now)
+    with pytest.raises(InputError, match="does not wait any more"):
+        batches.make_now(now)
     assert batches.batch(second).state == "making"
     assert ended(batches, now).state == "made"
     batches.stop(second)
@@ -190,24 +197,98 @@ def test_what_waits_can_be_removed_or_made_at_once_and_what_was_stopped_waits_ag
 
 
 def test_two_apps_that_look_at_once_begin_one_batch(batches: Batches, tmp_path: Path):
-    first = batches.launch(wanted("a", model="slow"))
-    second = batches.launch(wanted("b", model="slow"))
+    first, *others = (batches.launch(wanted(each, model="slow")) for each in "abcd")
+    apps = [Batches(Runs(tmp_path / "runs"), command=batches.processes.command) for _ in range(4)]
+    for before, expected in zip([first, *others], others, strict=False):
+        batches.stop(before)
+        ended(batches, before)
+        with ThreadPoolExecutor(len(apps)) as threads:
+            begun = list(threads.map(Batches.advance, apps))
+        assert [each for each in begun if each] == [expected]
+        assert batches.processes.log(expected).count("$ imgalign candidates") == 1
+
+
+def test_a_batch_that_is_being_begun_keeps_the_others_waiting(
+    batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first, second, _ = (batches.launch(wanted(each, model="slow")) for each in "abc")
     batches.stop(first)
     ended(batches, first)
-    apps = [Batches(Runs(tmp_path / "runs"), command=batches.processes.command) for _ in range(4)]
-    begun: list[str | None] = []
+    other = Batches(Runs(tmp_path / "runs"), command=batches.processes.command)
+    start, found = batches.processes.start, []
 
-    def look(app: Batches) -> None:
-        with suppress(InputError):
-            begun.append(app.advance())
+    def between(name: str, arguments: Any) -> None:
+        thread = threading.Thread(target=lambda: found.append(other.advance()))
+        thread.start()
+        thread.join(0.3)  # it waits for the lock
+        start(name, arguments)
+        threads.append(thread)
 
-    threads = [threading.Thread(target=look, args=(app,)) for app in apps]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert [each for each in begun if each] == [second]
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(batches.processes, "start", between)
+    assert batches.advance() == second
+    threads[0].join()
+    assert found == [None]
+
+
+def test_what_cannot_be_started_is_held_with_its_reason_and_the_others_go_on(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+):
+    first, second, third = (batches.launch(wanted(each, model="slow")) for each in "abc")
+    batches.stop(first)
+    ended(batches, first)
+
+    def full(name: str, arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batches.processes, "start", full)
+        with pytest.raises(InputError, match="cannot be started"):
+            batches.advance()
+    held = batches.batch(second)
+    assert held.state == "waiting"
+    assert held.message.startswith("It could not be started (No space left on device)")
+    assert batches.advance() == third
+    batches.make_now(second)
+    assert batches.batch(second).state == "making"
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_an_app_that_ended_while_it_began_a_batch_does_not_begin_it_twice(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch, started: bool
+):
+    first, second = (batches.launch(wanted(each, model="slow")) for each in "ab")
+    batches.stop(first)
+    ended(batches, first)
+    start = batches.processes.start
+
+    def killed(name: str, arguments: Any) -> None:
+        if started:
+            start(name, arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batches.processes, "start", killed)
+        with pytest.raises(KeyboardInterrupt):
+            batches.advance()
+    if started:
+        assert batches.advance() is None
+        batches.stop(second)
+        ended(batches, second)
+    assert batches.advance() == second
+    assert list(batches.folder.glob("*.waits")) == []
     assert batches.processes.log(second).count("$ imgalign candidates") == 1
+
+
+def test_what_is_under_way_is_listed_however_many_are_newer(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ui.batches.MOST_LISTED", 2)
+    first, *others = (batches.launch(wanted(each, model="slow")) for each in "abcd")
+    assert [each.name for each in batches.all()] == [*reversed(others), first]
+    for name in others:
+        batches.stop(name)
+    assert [each.name for each in batches.all()] == [*reversed(others[1:]), first]
 
 
 def test_names_from_outside_reach_no_other_file(batches: Batches, tmp_path: Path):

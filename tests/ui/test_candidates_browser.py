@@ -145,13 +145,14 @@ def test_a_stopped_batch_goes_on_without_making_its_images_again(
     set_steps(page, 8)
     page.get_by_text("20 prompts, 80 images, 640 sampling steps").wait_for()
     begin(page)
-    page.locator(".ba-set").first.wait_for(timeout=120_000)  # as they come, not only at the end
+    wait_until(page, "making")
     second = ask_for_one_more(page)
     expect(second).to_contain_text("waits")
     wait_until(page, "waiting")
     expect(page.locator(".ba-said")).to_have_text(WAITING)
     expect(page.get_by_role("button", name="Make now")).to_be_visible()
     page.locator(".ba-chip", has_text="20 prompts").click()
+    page.locator(".ba-set").first.wait_for(timeout=120_000)  # as they come, not only at the end
     page.get_by_role("button", name="Stop").click()
     wait_until(page, "stopped")
     expect(second).to_contain_text("ready", timeout=120_000)  # in its turn, by itself

@@ -125,6 +125,22 @@ def choose(page: Any, project: str) -> None:
     page.get_by_role("option", name=project, exact=True).click()
 
 
+def settled(page: Any) -> None:
+    """As a person would, begin to type when all of an answer is on the screen.
+
+    Gradio puts it there part by part, and a field whose part is not yet done gets its value again.
+    """
+    page.evaluate("""() => new Promise((done) => {
+      let timer = setTimeout(done, 500);
+      new MutationObserver(() => {
+        clearTimeout(timer);
+        timer = setTimeout(done, 500);
+      }).observe(document.body, {
+        subtree: true, childList: true, attributes: true, characterData: true,
+      });
+    })""")
+
+
 def names_on(page: Any) -> list[str]:
     return [str(each) for each in page.locator("#people tbody th").all_inner_texts()]
 
@@ -218,6 +234,7 @@ def test_people_follows_the_votes_of_others_and_keeps_what_is_typed(
     page.get_by_role("button", name="Guidelines").click()
     text = page.locator("#people-guidelines textarea")
     expect(text).to_have_value("Of beta.")
+    settled(page)
     text.fill("Half of")
     page.set_viewport_size({"width": 1280, "height": 500})
     row = page.get_by_role("button", name="Exclude Ben")

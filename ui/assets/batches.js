@@ -100,10 +100,11 @@ const refresh = () => {
   q(".ba-batch").dataset.state = detail.state;
   q(".ba-batch h3").textContent = detail.title;
   q(".ba-state").textContent = STATES[detail.state];
-  q('[data-do="stop"]').hidden = detail.state !== "making";
-  q('[data-do="resume"]').hidden = !["waiting", "stopped", "failed"].includes(detail.state);
-  q('[data-do="resume"]').textContent = detail.state === "waiting" ? "Make now" : "Go on";
-  q('[data-do="forget"]').hidden = detail.state === "making";
+  const underWay = ["waiting", "making"].includes(detail.state);
+  q('[data-do="stop"]').hidden = !underWay;
+  q('[data-do="now"]').hidden = detail.state !== "waiting";
+  q('[data-do="resume"]').hidden = !["stopped", "failed"].includes(detail.state);
+  q('[data-do="forget"]').hidden = underWay;
   const rank = q(".ba-buttons a");
   rank.hidden = !detail.sets.length || !detail.rank;
   rank.href = at(detail.rank);
@@ -127,7 +128,7 @@ root.addEventListener("click", (event) => {
     trigger("batch_select", { batch: chosen.dataset.batch });
   } else if (button) {
     // Named in full: gradio looks for the names of events in this text.
-    const event = { stop: "batch_stop", resume: "batch_resume", forget: "batch_forget" }[button.dataset.do];
+    const event = { stop: "batch_stop", now: "batch_now", resume: "batch_resume", forget: "batch_forget" }[button.dataset.do];
     trigger(event, { batch: props.value.detail.name });
   }
 });

@@ -5,10 +5,11 @@ const inHand = () =>
   element.closest(".page").querySelector(".results :is(button:hover, button:disabled, [data-ask][hidden])");
 // What is drawn first is at least as new as the mark that is asked for before: a vote between the two, or
 // between the drawing and the next look of alive.js, is a change. Without an answer the next look draws again.
+let marked;
 const firstMark = async () => {
   try {
     const asked = new URL(`api/alive?of=${element.dataset.draws}`, document.baseURI);
-    const answer = await fetch(asked, { signal: AbortSignal.timeout(5000), cache: "no-store" });
+    const answer = await fetch(asked, { signal: AbortSignal.timeout(2000), cache: "no-store" });
     if (answer.ok) element.dataset.mark = (await answer.json()).mark;
   } catch {
     // the app is away: alive.js says so
@@ -34,7 +35,7 @@ element.addEventListener("pulse", async ({ detail }) => {
     element.dataset.mark = ""; // alive.js says it again
     return;
   }
-  if (!element.dataset.pulse) await firstMark();
+  if (!element.dataset.pulse) await (marked ??= firstMark());
   element.dataset.pulse = element.dataset.draws; // not before the page has asked for the first
   drawSoon();
 });

@@ -316,7 +316,7 @@ def _connect_form(
         edit(**explain_form)
     numbers = (fields.per_prompt, fields.steps, fields.guidance, fields.overlap)
     for field in (fields.model, fields.project, *numbers):
-        field.input(**explain_form)
+        edited(field)(**explain_form)
     fields.prompts.change(**keep)
     tools.prompts_opened(add_prompts, fields.prompts, fields.prompts, **EACH).then(
         **explain_form
@@ -343,6 +343,9 @@ def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str
     def resume(event: gr.EventData) -> None:
         shown(lambda: work.batches.resume(str(event.batch), alone=not work.freely))
 
+    def make_now(event: gr.EventData) -> None:
+        shown(lambda: work.batches.make_now(str(event.batch), alone=not work.freely))
+
     def forget(event: gr.EventData) -> None:
         shown(lambda: work.batches.forget(str(event.batch)))
 
@@ -350,6 +353,7 @@ def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str
     shelf.project_select(select_project, None, chosen, **EACH).then(**again)
     shelf.batch_stop(stop, None, None, **EACH).then(**again)
     shelf.batch_resume(resume, None, None, **EACH).then(**again)
+    shelf.batch_now(make_now, None, None, **EACH).then(**again)
     shelf.batch_forget(forget, None, None, **EACH).then(**again)
 
 

@@ -9,7 +9,7 @@ from imgalign.preferences.coverage import queued_projects
 from imgalign.preferences.records import COMPARISONS, holds_comparisons
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import ItemSamples, item_samples
-from imgalign.wording import counted
+from imgalign.preferences.wording import counted
 from ui.api.small import small_text
 from ui.authority import may_now
 from ui.batches import Batch, Batches

@@ -26,14 +26,18 @@ def draw_by(
     *,
     at: gr.HTML,
     when: Sequence[Any] = (),
+    chosen: Sequence[Any] = (),
     js: str | None = None,
 ) -> dict[str, Any]:
     """Have `do` draw the page whenever the script of `at` triggers "moved", and `when` else.
 
-    Returns the event that asks for it, to come after what changes something and when something is
-    chosen. `js` gets the inputs first.
+    `chosen` are events of fields, which may come twice at once: they ask as alive.js does. Returns
+    the event that asks, to come after what changes something. `js` gets the inputs first.
     """
     moved = at.moved  # of a component's own events gradio makes no triggers of several
     triggers = [*when, MethodType(moved.func, at)]
     gr.on(triggers, do, list(inputs), list(outputs), js=js, **LAST)
-    return {"fn": None, "js": ANEW, **PRIVATE}
+    asks: dict[str, Any] = {"fn": None, "js": ANEW, **PRIVATE}
+    for event in chosen:
+        event(**asks)
+    return asks

@@ -11,7 +11,7 @@ from imgalign.preferences.coverage import ProjectRankings, judged_projects
 from imgalign.preferences.fit_report import Evaluation, FitReport, Judged
 from imgalign.preferences.records import Samples, holds_comparisons
 from imgalign.preferences.store import Store
-from imgalign.wording import counted
+from imgalign.preferences.wording import counted
 from ui import fit_form, settings_table
 from ui.authority import needs_role
 from ui.fits import Fit, Fits, check_fit
@@ -379,7 +379,8 @@ def _label(each: ProjectRankings) -> str:
         compared = counted(each.rankings, "blind comparison")
         return f"{each.project}: {compared}, to test what was learned"
     ranked = counted(each.rankings, "ranking")
-    judged = ranked if each.compared else f"{each.rankings:,} likes and dislikes"
+    liked = "1 like or dislike" if each.rankings == 1 else f"{each.rankings:,} likes and dislikes"
+    judged = ranked if each.compared else liked
     return f"{each.project}: {judged} of {each.samples}"
 
 

@@ -214,8 +214,7 @@ def build(
 
     at = [chosen, here]
     everything = [chosen, here, *figures, *forms]
-    again = draw_by(draw, at, everything, at=table, js=KEEP)
-    chosen.input(**again)
+    again = draw_by(draw, at, everything, at=table, chosen=[chosen.input], js=KEEP)
     page.load(open_page, kept, at, js=KEPT, **PRIVATE).then(**again)
     sending.rankings_in(offer, chosen, at, **EACH).then(**again)
     opened.input(partial(_open, store), [*at, opened], None, **EACH).then(**again)
@@ -234,7 +233,7 @@ def build(
     adding[-1].click(partial(_attention, store), [*at, *adding[:2]], None, **PRIVATE).then(**again)
     of_gold = [*at, which, order, overlap]
     add.click(partial(_make_gold, store), of_gold, order, **PRIVATE).then(**again)
-    which.input(lambda item: shown(lambda: candidates_of(store, item)), which, letters, **LAST)
+    which.change(lambda item: shown(lambda: candidates_of(store, item)), which, letters, **LAST)
     save.click(partial(_keep, store), [*at, text], None, **EACH)
     accounts.connect(page, people, inviting, rows, again)
 

@@ -12,7 +12,7 @@ from imgalign.preferences.coverage import judged_projects, queued_projects
 from imgalign.preferences.makers import APART, MakerRatings, Method
 from imgalign.preferences.ratings import Ratings, Wins
 from imgalign.preferences.store import Store
-from imgalign.wording import counted, there_are
+from imgalign.preferences.wording import counted, there_are
 from ui.comparing import cards, downloads, without_votes
 from ui.leaderboard import ALL, HELD_OUT, LISTED, OF_PROJECT, Asked, Leaderboard, Rated
 from ui.links import said
@@ -164,9 +164,8 @@ def build(
     outputs = [project, group, prompts, method, listed, ask]
     prompts.input(list_or_not, prompts, [listed, ask], **LAST)
     asked_by = [project, group, prompts, listed, method]
-    again = draw_by(look, asked_by, [told], at=told, js=KEEP)
-    for chosen in (*(each.input for each in (project, group, prompts, method)), ask.click):
-        chosen(**again)
+    chosen = [*(each.input for each in (project, group, prompts, method)), ask.click]
+    again = draw_by(look, asked_by, [told], at=told, chosen=chosen, js=KEEP)
     page.load(open_page, kept, outputs, js=KEPT, **PRIVATE).then(**again)
 
 

@@ -32,7 +32,7 @@ from imgalign.preferences.foreign.formats import FieldFormat
 from imgalign.preferences.foreign.parquet import Kind, ParquetWriter
 from imgalign.preferences.records import Ranking, compares, pairs, ranks
 from imgalign.preferences.store import Store
-from imgalign.wording import counted
+from imgalign.preferences.wording import counted
 
 RECORD = ".imgalign-export"
 KIND = "imgalign-field-export"

@@ -40,7 +40,7 @@ from imgalign.preferences.records import ELSEWHERE, UNKNOWN, UNKNOWN_NUMBER, Pro
 from imgalign.preferences.schema import provenances
 from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store
-from imgalign.wording import counted, there_are
+from imgalign.preferences.wording import counted, there_are
 
 SOURCE = "made elsewhere"
 LARGEST_RECORD = 2**20

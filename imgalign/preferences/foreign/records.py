@@ -16,7 +16,7 @@ from PIL import Image
 from imgalign.errors import InputError
 from imgalign.images import decode_image
 from imgalign.preferences.records import TextProvenance
-from imgalign.wording import counted
+from imgalign.preferences.wording import counted
 
 NAMES_SHOWN = 3
 

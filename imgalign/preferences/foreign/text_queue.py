@@ -24,7 +24,7 @@ from imgalign.preferences.foreign.texts import read_rows
 from imgalign.preferences.records import UNKNOWN, TextProvenance
 from imgalign.preferences.store import Store
 from imgalign.preferences.texts import MAX_CHARACTERS, check_text
-from imgalign.wording import counted, there_are
+from imgalign.preferences.wording import counted, there_are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
