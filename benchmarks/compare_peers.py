@@ -420,7 +420,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--batches", type=int, default=4, help="Batches of an iteration.")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--image-steps", type=int, default=9, help="The first warms up.")
+    parser.add_argument("--image-steps", type=int, default=17, help="The first warms up.")
     parser.add_argument("--language-steps", type=int, default=21, help="The first warms up.")
     parser.add_argument("--language-iterations", type=int, default=8, help="The first warms up.")
     parser.add_argument("--guidance", type=float, default=5.0)
