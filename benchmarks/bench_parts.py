@@ -101,25 +101,26 @@ def costs(folder: Path, *, tiny: bool) -> list[Part]:
     return parts
 
 
-LONG_PEER_MINUTES, PEER_MINUTES = 30.0, 3.0
+LONG_PEER_MINUTES, IMAGE_PEER_MINUTES, PEER_MINUTES = 30.0, 3.5, 3.0
 
 
 def peers(folder: Path, environments: Path, *, tiny: bool) -> list[Part]:
-    """The comparisons that were recorded, in three turns, of policy gradients in two."""
+    """The comparisons that were recorded, in three turns, those of images in two."""
     known = json.loads((RECORDED / "peers.json").read_text(encoding="utf-8"))
     small = ["--repetitions", 1, "--batches", 1, "--batch", 2, "--steps", 3]
     small += ["--language-steps", 2, "--language-iterations", 2, "--image-steps", 2]
     parts = []
     for name in known:
-        long = name == "ddpo"
-        sizes = ["--epochs", 2, *(["--repetitions", 2] if long else [])]
+        images = not name.startswith("language")
+        usual = LONG_PEER_MINUTES if name == "ddpo" else IMAGE_PEER_MINUTES
+        sizes = ["--epochs", 2, "--image-steps", 9, *(["--repetitions", 2] if images else [])]
         sizes += small if tiny else []
         where = ["--environments", environments, "--results", folder / "peers.json"]
         parts.append(
             Part(
                 name=f"peer-{name}",
                 measures=f"the same work by another trainer and by imgalign: {name}",
-                minutes=LONG_PEER_MINUTES if long else PEER_MINUTES,
+                minutes=usual if images else PEER_MINUTES,
                 command=script("compare_peers", name, *sizes, *where),
             )
         )

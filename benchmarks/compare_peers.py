@@ -41,6 +41,8 @@ from imgalign.storybook.scenes import candidate_prompts
 Facts: TypeAlias = dict[str, Any]
 
 HERE = Path(__file__).parent
+OF_SCRIPT = ("script_sha256",)
+"""Where a side is a script of somebody else's, which one."""
 RESULTS = HERE / "results" / "peers.json"
 TORCH = "torch==2.13.0"
 """Of all sides: builds of PyTorch differ in what they hold in memory."""
@@ -364,6 +366,7 @@ def summary(sides: Sequence[Side], turns: Sequence[Sequence[Facts]]) -> list[Fac
                 "peak_memory_gb": spread([each["peak_memory_gb"] for each in own]),
                 "imported_gb": spread([each["imported_gb"] for each in own]),
                 **{name: spread([each[name] for each in own]) for name in ONCE if name in own[0]},
+                **{name: own[0][name] for name in OF_SCRIPT if name in own[0]},
             }
         )
     return rows
@@ -374,6 +377,8 @@ def table(rows: Sequence[Facts]) -> str:
     phases = [name for name in rows[0]["cpu_seconds"] if name != "total"]
     head = ["", "CPU seconds", *phases, "rows through the network", "times as fast as the peer"]
     head += ["peak memory, GB", "of it imports"]
+    once = any("cpu_seconds_before" in row for row in rows)
+    head += ["once, before the first step"] if once else []
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         seconds = [range_of(row["cpu_seconds"][name]) for name in ("total", *phases)]
@@ -381,6 +386,8 @@ def table(rows: Sequence[Facts]) -> str:
         memory = [f"{peak:.2f}", f"{imported:.2f}"]
         rows_sent = str(row["rows"]["total"])
         cells = [row["side"], *seconds, rows_sent, range_of(row["faster"]), *memory]
+        before = row.get("cpu_seconds_before", {"median": 0})["median"]
+        cells += [f"{before:.2f} s" if before else ""] if once else []
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -12,7 +12,6 @@ import json
 import re
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,14 +22,13 @@ from imgalign.errors import InputError
 from imgalign.files import read_json, write_atomically
 from imgalign.preferences.wording import counted
 from imgalign.prompts import as_file
+from ui.batch_line import BatchLine, Waits
 from ui.outlook import duration
 from ui.processes import IMGALIGN, Processes, last_line
 from ui.runs import Runs
-from ui.turns import alone_at
 from ui.uploads import Uploads
 
 FOLDER = ".candidates"
-LINE = "line"
 CANDIDATES = (*IMGALIGN, "candidates")
 NAME = re.compile(r"batch-[1-9][0-9]{0,8}")
 SHARE = re.compile(r"(.+): (\d+) %(?:, (\d+\.\d+) min left)?")
@@ -47,8 +45,6 @@ MOST_LISTED = 40
 """Batches, the newest; older ones stay on disk, and what they made in the store."""
 
 State = Literal["waiting", "making", "made", "stopped", "failed"]
-WAITING = "It begins by itself when the batches before it are made"
-UNDER_WAY: tuple[State, ...] = ("waiting", "making")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,29 +86,7 @@ class Asked:
         return f"{counted(len(self.prompts), 'prompt')}, {images} by {self.maker}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waits:
-    """A batch that waits."""
-
-    app: str
-    """Which app is to start it (`Runs.app`)."""
-    resume: bool
-    """Whether it goes on from what it has made."""
-    begun: str | None = None
-    """The process before the one that was about to be started, as the app ended."""
-    held: str = ""
-    """Why it could not be started when it was its turn; the others go on without it."""
-
-    @property
-    def said(self) -> str:
-        """For the page of the app that is to start it."""
-        if self.held:
-            return f"It could not be started ({self.held}); try it again with Make now"
-        return WAITING
-
-
 ASKED = TypeAdapter(Asked)
-WAITS = TypeAdapter(Waits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,11 +114,14 @@ class Batches:
         self, runs: Runs, *, command: Sequence[str] = CANDIDATES, database: str | None = None
     ) -> None:
         self._runs = runs
+        self.line = BatchLine(runs.folder / FOLDER, lambda: runs.app)
         self.folder = runs.folder / FOLDER
         self.processes = Processes(
             self.folder, command=command, said="imgalign candidates", database=database
         )
         self.uploads = Uploads(self.folder / "uploads")
+        self._why: dict[str, str] = {}
+        """Why what waits could not be started at the last try."""
         # Two presses of "Make" come at once, in two threads.
         self._starting = threading.Lock()
 
@@ -170,17 +147,21 @@ class Batches:
             if alone:
                 self._refuse_others()
             for other in self.all():
-                if other.state in UNDER_WAY and other.asked == asked:
+                if other.asked == asked and self._goes_on(other):
                     raise InputError(
                         "these candidates are being made already, or wait for their turn; "
                         "wait for them, or stop them first"
                     )
             self.folder.mkdir(parents=True, exist_ok=True)
             name = f"batch-{max(map(_number, self._names()), default=0) + 1}"
-            write_atomically(self._asked_path(name), json.dumps(asdict(asked)) + "\n")
-            if asked.prompts:
-                write_atomically(self._prompts_path(name), as_file(asked.prompts))
-            self._start_or_wait(name, asked, resume=False)
+            try:
+                write_atomically(self._asked_path(name), json.dumps(asdict(asked)) + "\n")
+                if asked.prompts:
+                    write_atomically(self._prompts_path(name), as_file(asked.prompts))
+                self._start_or_wait(name, asked, resume=False)
+            except (OSError, InputError) as error:
+                self._remove_files(name)  # nothing was begun, and nothing is to look as if it was
+                raise _not_started(name, error) from error
         return name
 
     def resume(self, name: str, *, alone: bool = False) -> None:
@@ -197,7 +178,10 @@ class Batches:
             place = Path(batch.asked.place)
             if batch.asked.source != "prompts" and not place.exists():
                 raise InputError(f"{place}: not there any more; start anew from where they are")
-            self._start_or_wait(name, batch.asked, resume=batch.asked.source == "prompts")
+            try:
+                self._start_or_wait(name, batch.asked, resume=batch.asked.source == "prompts")
+            except OSError as error:
+                raise _not_started(name, error) from error
 
     def make_now(self, name: str, *, alone: bool = False) -> None:
         """Begin a batch that waits at once, also beside others. `alone` is as in `launch`."""
@@ -205,8 +189,8 @@ class Batches:
             if alone:
                 self._refuse_others(besides=name)
             self.batch(name)
-            with self._line():
-                waits = self._waits(name)
+            with self.line.alone():
+                waits = self.line.waits(name)
                 if waits is None:
                     raise InputError(f"{name}: does not wait any more; reload the page")
                 if waits.app != self._runs.app:
@@ -217,10 +201,10 @@ class Batches:
         """Begin the batch that waits longest if none is being made; its name."""
         if not self._waiting():  # nobody is locked out for nothing
             return None
-        with self._starting, self._line():
+        with self._starting, self.line.alone():
             if self._draws() or (name := next(iter(self._waiting()), None)) is None:
                 return None
-            waits = self._waits(name)
+            waits = self.line.waits(name)
             assert waits is not None  # nobody else may take it away meanwhile
             self._begin(name, waits)
             return name
@@ -229,29 +213,25 @@ class Batches:
         """End the making of a batch, or take it out of the line; it can go on from there."""
         batch = self.batch(name)
         if batch.state == "waiting":
-            with self._starting, self._line():
-                if self._waits(name) is not None and not self.processes.alive(name):
+            with self._starting, self.line.alone():
+                if self.line.waits(name) is not None and not self.processes.alive(name):
                     self.processes.mark_stopped(name)
-                    self._waits_path(name).unlink()
+                    self.line.leave(name)
                     return
         self.processes.stop(batch.name, what=name)
 
     def busy(self, project: str) -> bool:
         """Whether more is being made for a project, or will be by itself."""
-        return any(
-            each.asked.project == project and (each.state == "making" or each.message == WAITING)
-            for each in self.all()
-        )
+        return any(each.asked.project == project and self._goes_on(each) for each in self.all())
 
     def forget(self, name: str) -> None:
         """Take a batch that has ended from the list; what it queued stays where it is."""
         batch = self.batch(name)
         with self._starting:
-            if self._waits(name) is not None:
+            if self.line.waits(name) is not None:
                 raise InputError(f"{name}: it waits for its turn; stop it first")
             self.processes.forget(name)
-            for path in (self._prompts_path(name), self._items_path(name), self._asked_path(name)):
-                path.unlink(missing_ok=True)
+            self._remove_files(name)
         if batch.asked.uploaded:
             self.uploads.remove(Path(batch.asked.place).name)
 
@@ -280,71 +260,64 @@ class Batches:
 
     def _start_or_wait(self, name: str, asked: Asked, *, resume: bool) -> None:
         """Start its process, or let it wait while another draws images, as it would."""
-        with self._line():
+        with self.line.alone():
             if asked.source != "prompts" or not (self._waiting() or self._draws()):
                 self.processes.start(name, self._arguments(name, asked, resume=resume))
             else:
-                self._write(name, Waits(app=self._runs.app, resume=resume))
+                self.line.put(name, Waits(app=self._runs.app, resume=resume))
 
     def _begin(self, name: str, waits: Waits) -> None:
         """Start what waits; inside of the lock.
 
         On disk before the process: an app that ends here does not start it twice. What cannot be
-        started is held, and the others go on without it.
+        started, on a full disk or without memory, stays the next one, and says why.
         """
         before = self._birth(name)
-        if waits.begun is None or waits.begun == before:
-            self._write(name, replace(waits, begun=before, held=""))
-            asked = self.batch(name).asked
-            try:
+        try:
+            if waits.begun is None or waits.begun == before:
+                self.line.put(name, replace(waits, begun=before))
+                asked = self.batch(name).asked
                 self.processes.start(name, self._arguments(name, asked, resume=waits.resume))
-            except OSError as error:
-                self._write(name, replace(waits, begun=None, held=error.strerror or str(error)))
-                raise InputError(f"{name}: cannot be started ({error})") from error
-        self._waits_path(name).unlink()
+            self.line.leave(name)
+        except OSError as error:
+            self._why[name] = _short(error)
+            raise _not_started(name, error) from error
+        self._why.pop(name, None)
 
     def _birth(self, name: str) -> str:
         """Which process was started last; empty for none."""
         launch = self.processes.launched(name)
         return "" if launch is None else f"{launch.pid} {launch.birth}"
 
-    def _line(self) -> AbstractContextManager[None]:
-        """Alone at the line of the folder, among all apps."""
-        return alone_at(self.folder / LINE, doing="starting batches")
-
     def _waiting(self) -> list[str]:
-        """What waits for this app to start it, the next first."""
-        found = []
-        for path in self.folder.glob("*.waits"):
-            if not NAME.fullmatch(name := path.stem) or self._read(name) is None:
-                continue  # damaged: it holds up no other
-            waits = self._waits(name)
-            if waits is not None and waits.app == self._runs.app and not waits.held:
-                with suppress(OSError):
-                    found.append((path.stat().st_mtime_ns, _number(name), name))
-        return [name for *_, name in sorted(found)]
-
-    def _waits(self, name: str) -> Waits | None:
-        """How a batch waits; None for one that does not."""
-        try:
-            return WAITS.validate_python(read_json(self._waits_path(name)))
-        except (OSError, ValueError, ValidationError):
-            return None
-
-    def _write(self, name: str, waits: Waits) -> None:
-        write_atomically(self._waits_path(name), json.dumps(asdict(waits)) + "\n")
+        """What waits for this app, the next first; what is damaged holds up no other."""
+        return [n for n in self.line.mine() if NAME.fullmatch(n) and self._asked(n) is not None]
 
     def _under_way(self, name: str) -> bool:
-        return self._waits_path(name).exists() or self.processes.alive(name)
+        return self.line.path(name).exists() or self.processes.alive(name)
 
     def _draws(self) -> bool:
         """Whether images are being drawn, whoever started it."""
         making = (each for each in self._names() if self.processes.alive(each))
-        return any((b := self._read(each)) and b.asked.source == "prompts" for each in making)
+        return any((asked := self._asked(each)) and asked.source == "prompts" for each in making)
+
+    def _goes_on(self, batch: Batch) -> bool:
+        """Whether it is being made, or will be by itself."""
+        return batch.state == "making" or batch.name in self._waiting()
+
+    def _before(self, name: str) -> str:
+        """What has to end before it begins. Example: "the 2 batches before it are made"."""
+        number = self._waiting().index(name) + self._draws()
+        many = "the batch before it is" if number < 2 else f"the {number} batches before it are"
+        return f"{many} made"
+
+    def _remove_files(self, name: str) -> None:
+        for path in (self._prompts_path(name), self._items_path(name), self._asked_path(name)):
+            path.unlink(missing_ok=True)
 
     def _refuse_others(self, besides: str = "") -> None:
         for other in self.all():
-            if other.state in UNDER_WAY and other.name != besides:
+            if other.name != besides and self._goes_on(other):
                 raise InputError(
                     f"{other.name} is being made or waits: expected one batch at a time of whoever "
                     "is no admin; wait for it, or stop it first"
@@ -374,10 +347,16 @@ class Batches:
     def _names(self) -> set[str]:
         return {path.stem for path in self.folder.glob("*.asked") if NAME.fullmatch(path.stem)}
 
-    def _read(self, name: str) -> Batch | None:
+    def _asked(self, name: str) -> Asked | None:
+        """What a batch is made of; None where that cannot be read."""
         try:
-            asked = ASKED.validate_python(read_json(self._asked_path(name)))
+            return ASKED.validate_python(read_json(self._asked_path(name)))
         except (OSError, ValueError, ValidationError):
+            return None
+
+    def _read(self, name: str) -> Batch | None:
+        asked = self._asked(name)
+        if asked is None:
             return None
         printed = STARTED.split(self.processes.log(name))[-1].partition("\n")[2]
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
@@ -386,10 +365,8 @@ class Batches:
         if self.processes.alive(name):
             state = "making"
             share, message = _doing(lines)
-        elif (waits := self._waits(name)) is not None:
-            elsewhere = f"It waits for the app of {waits.app}; to make it here, stop it and go on"
-            state = "waiting"
-            message = waits.said if waits.app == self._runs.app else elsewhere
+        elif (waits := self.line.waits(name)) is not None:
+            state, message = "waiting", self._why_waiting(name, waits)
         else:
             state, message = self._ended(name, lines)
         return Batch(
@@ -400,6 +377,13 @@ class Batches:
             share=share,
             item_ids=self._item_ids(name),
         )
+
+    def _why_waiting(self, name: str, waits: Waits) -> str:
+        if waits.app != self._runs.app:
+            return f"It waits for the app of {waits.app}; to make it here, stop it and go on"
+        if why := self._why.get(name):
+            return f"It could not be started ({why}); it is tried again"
+        return f"It begins by itself when {self._before(name)}"
 
     def _ended(self, name: str, lines: Sequence[str]) -> tuple[State, str]:
         told = [place for place, line in enumerate(lines) if QUEUED.fullmatch(line)]
@@ -423,9 +407,6 @@ class Batches:
     def _asked_path(self, name: str) -> Path:
         return self.folder / f"{name}.asked"
 
-    def _waits_path(self, name: str) -> Path:
-        return self.folder / f"{name}.waits"
-
     def _prompts_path(self, name: str) -> Path:
         return self.folder / f"{name}.prompts"
 
@@ -435,6 +416,19 @@ class Batches:
 
 def _number(name: str) -> int:
     return int(name.rpartition("-")[2])
+
+
+def _not_started(name: str, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    return InputError(
+        f"{name}: cannot be started ({_short(error)}); try it again when that is mended"
+    )
+
+
+def _short(error: Exception) -> str:
+    """Without a path: whoever makes candidates need not see those of the machine."""
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
 
 
 def _doing(lines: Sequence[str]) -> tuple[float | None, str]:

@@ -9,6 +9,7 @@ network is watched, and a step is what lies between two of its optimizer's.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import logging
@@ -97,7 +98,9 @@ def main() -> None:
     watched(meter)
     meter.begin()
     runpy.run_path(str(given.script), run_name="__main__")
-    write(given.out, rows=[meter.found() | {"imported_gb": imported}])
+    script = hashlib.sha256(given.script.read_bytes()).hexdigest()
+    rows = [meter.found() | {"imported_gb": imported}]
+    write(given.out, script_sha256=script, rows=rows)
 
 
 if __name__ == "__main__":

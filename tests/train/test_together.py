@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pair_runs import ITERATIONS, assert_run_of_one, train_on_pairs, weights
 from processes import ONE_THREAD, Processes, free_port
 from source_tree import ROOT
 from waiting import wait_for
+from walk_runs import measured
 
 from imgalign.cli.main import main
 from imgalign.runs.checkpoint import checkpoints
@@ -94,28 +96,33 @@ def test_what_no_process_can_do_is_said_by_one_of_them(run, train, servers, tmp_
     assert line.format(run=run) in said
 
 
-def test_accelerate_launches_the_processes(train, run, tmp_path):
-    launch, out = "accelerate.commands.launch", tmp_path / "run"
+def launched(train: list[str], *, number: int, out: Path) -> dict[str, Any]:
+    """The weights of a run of so many processes of accelerate's launcher."""
     how = ["--config_file", str(CONFIG), "--main_process_port", str(free_port())]
+    how += ["--num_processes", str(number)]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            launch,
-            *how,
-            "--num_processes",
-            "2",
-            "-m",
-            *train,
-            "--out",
-            str(out),
-        ],
-        cwd=tmp_path,
+        [sys.executable, "-m", "accelerate.commands.launch", *how, "-m", *train, "--out", str(out)],
+        cwd=out.parent,
         env={**os.environ, **ONE_THREAD},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"finished at iteration {ITERATIONS}") == 1
-    expected, found = weights(run), weights(out)
+    return weights(out)
+
+
+def test_accelerate_launches_the_processes(train, run, tmp_path):
+    found = launched(train, number=2, out=tmp_path / "run")
+    assert all((found[name] == weight).all() for name, weight in weights(run).items())
+
+
+def test_one_process_of_the_launcher_changes_no_bit(train, tmp_path):
+    found = launched(train, number=1, out=tmp_path / "launched")
+    plain = tmp_path / "plain"
+    command = [sys.executable, "-m", *train, "--out", str(plain)]
+    subprocess.run(command, env={**os.environ, **ONE_THREAD}, check=True, capture_output=True)
+    expected = weights(plain)
+    assert found.keys() == expected.keys()
     assert all((found[name] == weight).all() for name, weight in expected.items())
+    assert measured(tmp_path / "launched") == measured(plain)

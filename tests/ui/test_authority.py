@@ -182,8 +182,11 @@ def test_a_lead_makes_one_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     for act in (
         lambda: batches.launch(asked, alone=True),
         lambda: batches.resume("batch-1", alone=True),
+        lambda: batches.make_now("batch-2", alone=True),
     ):
-        with pytest.raises(InputError, match="batch-1 is being made: expected one batch at a time"):
+        with pytest.raises(
+            InputError, match="batch-1 is being made or waits: expected one batch at a time"
+        ):
             act()
 
 

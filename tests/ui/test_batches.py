@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from imgalign.errors import InputError
-from ui.batches import UNDER_WAY, Asked, Batches
+from ui.batches import Asked, Batches
 from ui.runs import Runs
 
 COMMAND = """
@@ -46,7 +46,7 @@ def batches(tmp_path: Path) -> Iterator[Batches]:
     found = Batches(Runs(tmp_path / "runs"), command=(sys.executable, str(program)))
     yield found
     for batch in found.all():
-        if batch.state in UNDER_WAY:
+        if batch.state in ("waiting", "making"):
             with suppress(InputError):  # it has ended meanwhile
                 found.stop(batch.name)
 
@@ -139,7 +139,8 @@ def test_a_second_batch_waits_until_the_first_is_made(batches: Batches, tmp_path
     second, third = batches.launch(wanted("b")), batches.launch(wanted("c"))
     found = batches.batch(second)
     assert (found.state, found.share, found.item_ids) == ("waiting", None, ())
-    assert found.message == "It begins by itself when the batches before it are made"
+    assert found.message == "It begins by itself when the batch before it is made"
+    assert batches.batch(third).message.endswith("when the 2 batches before it are made")
     with pytest.raises(InputError, match="or wait for their turn"):
         batches.launch(wanted("b"))
     with pytest.raises(InputError, match="expected one batch at a time"):
@@ -231,26 +232,58 @@ def test_a_batch_that_is_being_begun_keeps_the_others_waiting(
     assert found == [None]
 
 
-def test_what_cannot_be_started_is_held_with_its_reason_and_the_others_go_on(
+def test_what_cannot_be_started_says_why_and_is_tried_again(
     batches: Batches, monkeypatch: pytest.MonkeyPatch
 ):
-    first, second, third = (batches.launch(wanted(each, model="slow")) for each in "abc")
+    first, second = (batches.launch(wanted(each, model="slow")) for each in "ab")
     batches.stop(first)
     ended(batches, first)
 
-    def full(name: str, arguments: Any) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(28, "No space left on device", "/secret/place")
+
+    for owner, name in ((batches.processes, "start"), (batches.line, "put")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, full)
+            for begin in (batches.advance, lambda: batches.make_now(second)):
+                with pytest.raises(InputError, match="cannot be started") as told:
+                    begin()
+                assert "secret" not in str(told.value)
+        waiting = batches.batch(second)
+        assert waiting.state == "waiting"
+        why = "It could not be started (No space left on device); it is tried again"
+        assert waiting.message == why
+    assert batches.advance() == second
+    assert list(batches.folder.glob("*.waits")) == []
+
+
+def test_a_start_that_fails_leaves_nothing_behind(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(batches.processes, "start", full)
-        with pytest.raises(InputError, match="cannot be started"):
-            batches.advance()
-    held = batches.batch(second)
-    assert held.state == "waiting"
-    assert held.message.startswith("It could not be started (No space left on device)")
-    assert batches.advance() == third
-    batches.make_now(second)
-    assert batches.batch(second).state == "making"
+    monkeypatch.setattr(batches.processes, "start", full)
+    with pytest.raises(InputError, match="cannot be started"):
+        batches.launch(wanted("a"))
+    assert batches.all() == []
+    assert list(batches.folder.glob("batch-*")) == []
+
+
+def test_what_waits_for_another_app_stands_in_nobodys_way(batches: Batches, tmp_path: Path):
+    first, second = (batches.launch(wanted(each, model="slow")) for each in "ab")
+    batches.stop(first)
+    ended(batches, first)
+    other = Batches(
+        Runs(tmp_path / "runs", database=f"sqlite:///{tmp_path}/other.sqlite"),
+        command=batches.processes.command,
+    )
+    assert not other.busy("cats")
+    assert batches.busy("cats")
+    assert ended(other, other.launch(wanted("b"), alone=True)).state == "made"
+    other.stop(second)
+    other.resume(second, alone=True)
+    assert other.batch(second).state == "making"
 
 
 @pytest.mark.parametrize("started", [True, False])

@@ -4,9 +4,11 @@ import re
 
 import pytest
 from colours import contrast
+from source_tree import ROOT
 
 from ui.theme import PAPER, TERRACOTTA, theme
 
+ASSETS = ROOT / "ui" / "assets"
 LEAST = 4.5
 """https://www.w3.org/TR/WCAG22/#contrast-minimum."""
 PAGES = ("body_background_fill", "background_fill_primary", "block_background_fill")
@@ -39,6 +41,40 @@ def colour(name: str, mode: str) -> str:
     value = {"white": "#ffffff"}.get(value, value)
     assert re.fullmatch(r"#[0-9a-f]{6}", value), (name, value)
     return str(value)
+
+
+STATES = re.compile(
+    r"background: rgb\((\d+) (\d+) (\d+) / ([\d.]+)\); color: (#[0-9a-f]{6})[^\n]*\n"
+    r"\.dark & [^\n]*color: (#[0-9a-f]{6})"
+)
+"""A pill of a colour over the page: what it is written on is mixed of both."""
+
+
+def pills() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Of all style sheets: which one, the mode and text colour, and the parts of the background."""
+    return [
+        (f"{path.name}, {mode}", text, tuple(found[:4]))
+        for path in sorted(ASSETS.glob("*.css"))
+        for found in STATES.findall(path.read_text("utf-8"))
+        for mode, text in (("light", found[4]), ("dark", found[5]))
+    ]
+
+
+@pytest.mark.parametrize(("where", "text", "over"), pills())
+def test_a_state_stands_out_from_its_pill(where: str, text: str, over: tuple[str, ...]) -> None:
+    *own, share = map(float, over)
+    for on in PAGES:
+        below = colour(on, where.rpartition(" ")[2])
+        mixed = [
+            round(share * each + (1 - share) * int(below[place : place + 2], 16))
+            for each, place in zip(own, (1, 3, 5), strict=True)
+        ]
+        ratio = contrast(text, "#" + "".join(f"{each:02x}" for each in mixed))
+        assert ratio >= LEAST, (on, ratio)
+
+
+def test_all_pills_are_found() -> None:
+    assert len({where.partition(",")[0] for where, *_ in pills()}) >= 3
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
