@@ -307,7 +307,9 @@ class Batches:
 
     def _before(self, name: str) -> str:
         """What has to end before it begins. Example: "the 2 batches before it are made"."""
-        number = self._waiting().index(name) + self._draws()
+        waiting = self._waiting()
+        # It may have left the line since it was read that it waits.
+        number = (waiting.index(name) if name in waiting else 0) + self._draws()
         many = "the batch before it is" if number < 2 else f"the {number} batches before it are"
         return f"{many} made"
 

@@ -257,6 +257,15 @@ def test_what_cannot_be_started_says_why_and_is_tried_again(
     assert list(batches.folder.glob("*.waits")) == []
 
 
+def test_a_batch_that_leaves_the_line_while_it_is_read_is_read(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+):
+    batches.launch(wanted("a", model="slow"))
+    second = batches.launch(wanted("b"))
+    monkeypatch.setattr(batches.line, "mine", list)
+    assert batches.batch(second).state == "waiting"
+
+
 def test_a_start_that_fails_leaves_nothing_behind(
     batches: Batches, monkeypatch: pytest.MonkeyPatch
 ):
