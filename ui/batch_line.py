@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ class Waits:
     """Which app is to start it (`Runs.app`)."""
     resume: bool
     """Whether it goes on from what it has made."""
+    since: int
+    """When it came, in nanoseconds of the clock: its place in the line."""
     begun: str | None = None
     """The process before the one that was about to be started, as the app ended."""
 
@@ -65,7 +67,6 @@ class BatchLine:
         for path in self.folder.glob("*.waits"):
             waits = self.waits(path.stem)
             if waits is not None and waits.app == self.app():
-                with suppress(OSError):
-                    # Of two that came at once the shorter name is of the earlier batch.
-                    found.append((path.stat().st_mtime_ns, len(path.stem), path.stem))
+                # Of two that came at once the shorter name is of the earlier batch.
+                found.append((waits.since, len(path.stem), path.stem))
         return [name for *_, name in sorted(found)]

@@ -11,6 +11,7 @@ torch here.
 import json
 import re
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -264,7 +265,8 @@ class Batches:
             if asked.source != "prompts" or not (self._waiting() or self._draws()):
                 self.processes.start(name, self._arguments(name, asked, resume=resume))
             else:
-                self.line.put(name, Waits(app=self._runs.app, resume=resume))
+                waits = Waits(app=self._runs.app, resume=resume, since=time.time_ns())
+                self.line.put(name, waits)
 
     def _begin(self, name: str, waits: Waits) -> None:
         """Start what waits; inside of the lock.
