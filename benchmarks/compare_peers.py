@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,10 +28,10 @@ from typing import Any, TypeAlias
 
 import sd15
 import torch
+from fetching import fetched
 
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.evaluate.origin import command_line, hardware, library_versions
-from imgalign.files import write_atomically
 from imgalign.language.loading import STORYBOOK as LANGUAGE_MODEL
 from imgalign.storybook.demonstrations import demonstrations
 from imgalign.storybook.drawing import draw_prompt
@@ -136,7 +135,7 @@ def diffusion_dpo(given: argparse.Namespace, folder: Path) -> list[Side]:
     pairs = images_of(given, folder)
     sizes = [f"--pairs={pairs}", "--batch=16", f"--epochs={given.image_steps}", "--rank=8"]
     ours: Facts = {"environment": f"{OURS}-vision", "script": "our_dpo.py"}
-    script = f"--script={fetched(SCRIPT, given.environments)}"
+    script = f"--script={fetched(SCRIPT, given.environments / DIFFUSERS_COMMIT[:8])}"
     return [
         Side(
             name="diffusers, train_diffusion_dpo.py",
@@ -165,21 +164,6 @@ def images_of(given: argparse.Namespace, folder: Path) -> Path:
     pairs = folder / "image-pairs.jsonl"
     pairs.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     return pairs
-
-
-def fetched(address: str, folder: Path) -> Path:
-    """A file of the web, kept in a folder from then on."""
-    file = folder / DIFFUSERS_COMMIT[:8] / address.rpartition("/")[2]
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with urllib.request.urlopen(address, timeout=60) as response:
-                write_atomically(file, response.read())
-        except OSError as error:
-            raise SystemExit(
-                f"{address}: could not be fetched ({error}); put it into {file.parent} by hand"
-            ) from None
-    return file.absolute()
 
 
 def texts_of(given: argparse.Namespace, folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ network is watched, and a step is what lies between two of its optimizer's.
 
 import argparse
 import hashlib
+import importlib
 import io
 import json
 import logging
@@ -25,8 +26,6 @@ from measuring import Meter, peak_memory_gb, write
 
 def as_parquet(pairs: Path, folder: Path) -> Path:
     """The pairs as a data set of the columns that the script reads; the first image is better."""
-    from datasets import Dataset
-
     folder.mkdir(parents=True)
     lines = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
     columns = {
@@ -35,7 +34,8 @@ def as_parquet(pairs: Path, folder: Path) -> Path:
         "label_0": [1] * len(lines),
         "caption": [line["prompt"] for line in lines],
     }
-    Dataset.from_dict(columns).to_parquet(io.FileIO(folder / "train.parquet", "wb"))
+    made = importlib.import_module("datasets").Dataset.from_dict(columns)
+    made.to_parquet(io.FileIO(folder / "train.parquet", "wb"))
     return folder
 
 
@@ -69,12 +69,8 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    import datasets
-    import diffusers
-    import torchvision
-    import transformers
-
-    assert all((datasets, diffusers, torchvision, transformers))
+    for name in ("datasets", "diffusers", "torchvision", "transformers"):
+        importlib.import_module(name)  # by name: not all are dependencies of the project
     imported = peak_memory_gb()
     folder = given.out.parent / "diffusion-dpo"
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier turn
