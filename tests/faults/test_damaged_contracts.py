@@ -18,6 +18,7 @@ from imgalign.errors import CheckpointError, InputError
 from reward_models import load
 from reward_models.clip import ClipReward, load_towers
 from reward_models.contract import Scale
+from reward_models.head import PreferenceHead
 
 pytestmark = LONG
 
@@ -41,7 +42,7 @@ def save_images_reward(folder: Path) -> None:
     plain = ClipReward.zero_shot(towers)
     reward = ClipReward(
         towers,
-        [*plain.heads.children()],
+        [head for head in plain.heads if isinstance(head, PreferenceHead)],
         head=plain.head_config,
         scale=Scale(mean=0.5, std=2.0, log_odds=1.5),
         log_tie=(-1.0,),
