@@ -220,7 +220,7 @@ def attended(*lines: Line) -> Iterator[None]:
                 line.advance()
             except (ImgalignError, OSError):
                 pass  # the page says what is wrong with the line, and it may be mended
-            except Exception:
+            except Exception:  # else its thread ends, and nothing is started until a restart
                 log.exception("what waits was not started; it is tried again")
             if over.wait(LOOK_SECONDS):
                 return

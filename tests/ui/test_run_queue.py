@@ -9,7 +9,7 @@ import pytest
 from waiting import wait_for
 
 from imgalign.errors import InputError
-from ui import monitor, starting
+from ui import monitor, run_queue, starting
 from ui.forms import Form, form_of
 from ui.run_queue import QUEUE, RunQueue, attended
 from ui.runs import Runs
@@ -112,6 +112,20 @@ def test_the_next_one_starts_by_itself_while_the_app_is_there(queue):
         wait_for(lambda: "b" in queue.runs.names())
         running(queue, "b")
     assert names(queue) == []
+
+
+def test_an_unforeseen_error_is_logged_and_does_not_end_the_line(monkeypatch, caplog):
+    monkeypatch.setattr(run_queue, "LOOK_SECONDS", 0.01)
+    tried = []
+
+    class Wrong:
+        def advance(self) -> str | None:
+            tried.append(1)
+            raise ValueError("unforeseen")
+
+    with attended(Wrong()):
+        wait_for(lambda: len(tried) > 2)
+    assert "unforeseen" in caplog.text
 
 
 def test_two_apps_that_look_at_once_start_one_run(queue, tmp_path):
