@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from rank_page import press
-from waited import expect
+from waited import expect, unfold
 
 from ui.batch_request import makers
 from ui.pages import candidates
@@ -36,7 +36,7 @@ def write(page: Any, prompts: str) -> None:
 
 
 def set_steps(page: Any, steps: int) -> None:
-    page.get_by_role("button", name="More").click()
+    unfold(page, "More")
     page.get_by_label("Steps").fill(str(steps))
     page.get_by_label("Steps").blur()
 

@@ -13,7 +13,7 @@ from PIL import Image
 from provenances import provenance
 from rank_page import wait_until
 from submissions import judge, on_screen
-from waited import expect
+from waited import expect, unfold
 
 import ui.authority
 import ui.pulse
@@ -125,20 +125,9 @@ def choose(page: Any, project: str) -> None:
     page.get_by_role("option", name=project, exact=True).click()
 
 
-def settled(page: Any) -> None:
-    """As a person would, begin to type when all of an answer is on the screen.
-
-    Gradio puts it there part by part, and a field whose part is not yet done gets its value again.
-    """
-    page.evaluate("""() => new Promise((done) => {
-      let timer = setTimeout(done, 500);
-      new MutationObserver(() => {
-        clearTimeout(timer);
-        timer = setTimeout(done, 500);
-      }).observe(document.body, {
-        subtree: true, childList: true, attributes: true, characterData: true,
-      });
-    })""")
+def forms_wait(page: Any) -> bool:
+    """Whether nobody can write into the forms, which would be replaced."""
+    return bool(page.locator(".page > .later").evaluate("forms => forms.inert"))
 
 
 def names_on(page: Any) -> list[str]:
@@ -149,7 +138,7 @@ def test_of_two_projects_chosen_in_a_row_the_last_is_shown_and_gets_what_is_done
     page: Any, gates: dict[str, Gate], three: None, address: str, store: Store
 ) -> None:
     open_people(page, address, "gamma")
-    page.get_by_role("button", name="Guidelines").click()
+    unfold(page, "Guidelines")
     text = page.locator("#people-guidelines textarea")
     gates["alpha"].close()
     choose(page, "alpha")
@@ -177,19 +166,20 @@ def test_while_another_project_loads_nothing_is_done_and_the_page_says_so(
     page: Any, gates: dict[str, Gate], three: None, address: str, store: Store
 ) -> None:
     open_people(page, address)
-    page.get_by_role("button", name="Guidelines").click()
+    unfold(page, "Guidelines")
     gates["beta"].close()
     choose(page, "beta")
     wait_until(page, lambda: gates["beta"].waiting)
     said = page.get_by_text("project 'beta' is still loading and nothing was done")
     page.get_by_role("button", name="Exclude Ann").click()
     expect(said).to_have_count(1)
-    page.get_by_role("button", name="Save").first.click()
-    expect(said).to_have_count(2)
     page.get_by_label("Open to annotators").click()
-    expect(said).to_have_count(3)
+    expect(said).to_have_count(2)
+    assert forms_wait(page)
     gates["beta"].open()
     page.get_by_role("button", name="Exclude Bob").wait_for()
+    expect(page.locator("#people-guidelines textarea")).to_have_value("Of beta.")
+    assert not forms_wait(page)
     assert all_exclusions(store.database) == []
     assert [guidelines_of(store.database, each) for each in NAMES] == [
         f"Of {each}." for each in NAMES
@@ -231,10 +221,9 @@ def test_people_follows_the_votes_of_others_and_keeps_what_is_typed(
     often: None,
 ) -> None:
     open_people(page, address, "beta")
-    page.get_by_role("button", name="Guidelines").click()
+    unfold(page, "Guidelines")
     text = page.locator("#people-guidelines textarea")
     expect(text).to_have_value("Of beta.")
-    settled(page)
     text.fill("Half of")
     page.set_viewport_size({"width": 1280, "height": 500})
     row = page.get_by_role("button", name="Exclude Ben")
@@ -250,6 +239,19 @@ def test_people_follows_the_votes_of_others_and_keeps_what_is_typed(
     page.reload()
     page.get_by_role("button", name="Exclude Aaron").wait_for()
     expect(page.locator("#people-project input")).to_have_value("beta")
+
+
+def test_nobody_types_into_forms_that_the_first_drawing_fills(
+    page: Any, gates: dict[str, Gate], three: None, address: str
+) -> None:
+    gates["alpha"].close()
+    page.goto(f"{address}/people")
+    wait_until(page, lambda: gates["alpha"].waiting)
+    assert forms_wait(page)
+    gates["alpha"].open()
+    unfold(page, "Guidelines")
+    expect(page.locator("#people-guidelines textarea")).to_have_value("Of alpha.")
+    assert not forms_wait(page)
 
 
 def test_nothing_moves_below_a_hand(

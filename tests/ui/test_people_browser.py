@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from rank_page import press, start, wait_for_progress
 from submissions import judge
-from waited import expect
+from waited import expect, unfold
 
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.attention import add_attention, attention_items
 from imgalign.preferences.exclusions import all_exclusions
 from imgalign.preferences.gold import gold_items, mark_gold
+from imgalign.preferences.guidelines import guidelines_of
 from imgalign.preferences.qualification import Qualification, qualification_of
 from imgalign.preferences.queue_order import queue_order_of
 from imgalign.preferences.store import Store
@@ -63,7 +64,7 @@ def test_a_set_becomes_gold_and_is_none_again(
 ):
     page.goto(f"{address}/people")
     page.locator("#gold").get_by_text("No gold items yet").wait_for()
-    page.get_by_role("button", name="Add a gold item").click()
+    unfold(page, "Add a gold item")
     page.get_by_role("button", name="Make it gold").click()
     page.get_by_text("set: choose one first").wait_for()
     page.locator("#gold-set input").click()
@@ -87,7 +88,7 @@ def test_guidelines_reach_the_rank_page_of_their_project(
     store.add_item("more", next(store.rankings()).sample_ids, source="test", project="cats")
     page.goto(f"{address}/people")
     page.locator("#people table").wait_for()
-    page.get_by_role("button", name="Guidelines").click()
+    unfold(page, "Guidelines")
     page.locator("#people-guidelines textarea").fill("Hands first.\n<b>Then</b> faces.")
     page.get_by_role("button", name="Save").click()
     page.get_by_text("Annotators see them").wait_for()
@@ -100,6 +101,16 @@ def test_guidelines_reach_the_rank_page_of_their_project(
     page.locator(".rk-who", has_text="Ada").wait_for()
     page.wait_for_function("() => !document.querySelector('.rk-guide-text').textContent")
     assert page.get_by_role("button", name="Guidelines").is_hidden()
+    page.goto(f"{address}/people")
+    page.locator("#people table").wait_for()
+    unfold(page, "Guidelines")
+    expect(page.locator("#people-guidelines textarea")).to_have_value(
+        "Hands first.\n<b>Then</b> faces."
+    )
+    page.locator("#people-guidelines textarea").fill(" ")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("annotators see no guidelines").wait_for()
+    assert guidelines_of(store.database, "default") == ""
 
 
 def test_who_does_not_qualify_is_told_and_a_lead_admits_them(
@@ -108,7 +119,7 @@ def test_who_does_not_qualify_is_told_and_a_lead_admits_them(
     mark_gold(store, judged[2], ((0,), (1,), (2, 3)))
     page.goto(f"{address}/people")
     page.locator("#people table").wait_for()
-    page.get_by_role("button", name="Qualification").click()
+    unfold(page, "Qualification")
     first = page.get_by_label("Gold items that come first")
     expect(first).to_have_value("0")
     first.fill("2")
@@ -127,7 +138,7 @@ def test_who_does_not_qualify_is_told_and_a_lead_admits_them(
 
     page.goto(f"{address}/people")
     page.locator("#people").get_by_text("not qualified").first.wait_for()
-    page.get_by_role("button", name="Qualification").click()
+    unfold(page, "Qualification")
     expect(page.get_by_label("Gold items that come first")).to_have_value("1")
     page.get_by_role("button", name="Admit Ada").click()
     page.wait_for_function("() => !document.querySelector('#people [aria-label=\"Admit Ada\"]')")
@@ -144,7 +155,7 @@ def test_attention_items_are_added_and_who_fails_them_is_seen(
     add_items(3, prompts=("a red fox", "an old castle", "two cups of coffee"))
     page.goto(f"{address}/people")
     page.locator("#gold").get_by_text("No gold items yet").wait_for()
-    page.get_by_role("button", name="Add attention items").click()
+    unfold(page, "Add attention items")
     page.get_by_role("button", name="Add them").click()
     page.get_by_text("expected at most 3, got 5").wait_for()
     page.get_by_label("Attention items to add").fill("2")
@@ -201,7 +212,7 @@ def test_sets_are_asked_again(page: Any, address: str, store: Store, judged: lis
     page.locator("#people table").wait_for()
     team = page.locator("#people .team").first
     expect(team).to_contain_text("0 of 3 sets")
-    page.get_by_role("button", name="Ask sets again").click()
+    unfold(page, "Ask sets again")
     page.get_by_role("button", name="Queue them").click()
     page.get_by_text("expected at most 3, got 5").wait_for()
     page.get_by_label("Sets to ask again").fill("2")

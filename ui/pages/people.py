@@ -58,8 +58,12 @@ NEXT_SAID = {
     "informative": "What tells most is ranked first: fit a reward on the Learn page to compute it; "
     "until then the oldest comes",
 }
-# The project stays over a reload of the tab; browsers may refuse storage.
+KEPT_SAID = "Annotators see them when they open the Rank page"
+NONE_KEPT_SAID = "There are none now: annotators see no guidelines"
+# The project stays over a reload of the tab; browsers may refuse storage. Forms of another project
+# wait for it (drawn.js).
 KEEP = """(name, drawn) => {
+  if (name !== drawn) document.querySelector(".page > .later").inert = true;
   try { sessionStorage.setItem("imgalign.people", JSON.stringify(name)); } catch {}
   return [name, drawn];
 }"""
@@ -350,4 +354,5 @@ def _make_gold(
 
 def _keep(store: Store, named: str | None, here: str | None, written: str | None) -> None:
     shown(lambda: set_guidelines(store.database, _on_screen(named, here), written or ""))
-    gr.Info("Annotators see them when they open the Rank page")
+    kept = guidelines_of(store.database, here or "")
+    gr.Info(KEPT_SAID if kept else NONE_KEPT_SAID)
