@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from imgalign.errors import InputError
 from imgalign.files import read_json, write_atomically
 from ui.turns import alone_at
 
@@ -56,6 +57,23 @@ class BatchLine:
     def put(self, name: str, waits: Waits) -> None:
         """Let it wait, or change how."""
         write_atomically(self.path(name), json.dumps(asdict(waits)) + "\n")
+
+    def move(self, name: str, by: int) -> None:
+        """Move a batch one place: to the front for -1, to the end for 1. InputError where it does
+        not wait for this app.
+        """
+        with self.alone():
+            names = self.mine()
+            if name not in names:
+                raise InputError(f"{name}: does not wait any more; reload the page")
+            place = names.index(name)
+            to = min(max(place + (1 if by > 0 else -1), 0), len(names) - 1)
+            names.insert(to, names.pop(place))
+            waiting = {each: waits for each in names if (waits := self.waits(each)) is not None}
+            first = min(each.since for each in waiting.values())
+            for number, (each, waits) in enumerate(waiting.items()):
+                if waits.since != first + number:
+                    self.put(each, replace(waits, since=first + number))
 
     def leave(self, name: str) -> None:
         """It waits no more."""

@@ -23,8 +23,8 @@ from imgalign.errors import InputError
 from imgalign.files import read_json, write_atomically
 from imgalign.preferences.wording import counted
 from imgalign.prompts import as_file
+from ui import batch_progress
 from ui.batch_line import BatchLine, Waits
-from ui.outlook import duration
 from ui.processes import IMGALIGN, Processes, last_line
 from ui.runs import Runs
 from ui.uploads import Uploads
@@ -32,16 +32,6 @@ from ui.uploads import Uploads
 FOLDER = ".candidates"
 CANDIDATES = (*IMGALIGN, "candidates")
 NAME = re.compile(r"batch-[1-9][0-9]{0,8}")
-SHARE = re.compile(r"(.+): (\d+) %(?:, (\d+\.\d+) min left)?")
-QUEUED = re.compile(r"[\d,]+ items? (?:is|are) queued.*")
-MADE = re.compile(r"(\d+) images made in (\d+\.\d+) s")
-STARTED = re.compile(r"^\$ imgalign candidates ", re.MULTILINE)
-DOING = {
-    "generating": "Making images",
-    "reading images": "Reading images",
-    "storing images": "Storing images",
-    "storing texts": "Storing texts",
-}
 MOST_LISTED = 40
 """Batches, the newest; older ones stay on disk, and what they made in the store."""
 
@@ -203,7 +193,7 @@ class Batches:
         if not self._waiting():  # nobody is locked out for nothing
             return None
         with self._starting, self.line.alone():
-            if self._draws() or (name := next(iter(self._waiting()), None)) is None:
+            if self._drawing() or (name := next(iter(self._waiting()), None)) is None:
                 return None
             waits = self.line.waits(name)
             assert waits is not None  # nobody else may take it away meanwhile
@@ -241,11 +231,24 @@ class Batches:
         for batch in self.all():
             if batch.state != "made" or batch.asked.maker != maker:
                 continue
-            found = MADE.findall(self.processes.log(batch.name))
-            images = sum(int(count) for count, _ in found)
-            if images:
-                return sum(float(each) for _, each in found) / (images * batch.asked.steps)
+            pace = batch_progress.pace(self.processes.log(batch.name), batch.asked.steps)
+            if pace is not None:
+                return pace
         return None
+
+    def begins_in(self, name: str) -> float | None:
+        """Seconds until a batch that waits begins; None where they cannot be reckoned."""
+        waiting = self._waiting()
+        if name not in waiting or name in self._why:
+            return None
+        making = [each for each in self._drawing() if each != name]
+        left = [batch_progress.seconds_left(self._lines(each)) for each in making]
+        for each in waiting[: waiting.index(name)]:
+            if (asked := self._asked(each)) is not None:
+                pace = self.pace(asked.maker)
+                left.append(None if pace is None else pace * asked.num_images * asked.steps)
+        known = [each for each in left if each is not None]
+        return sum(known) if len(known) == len(left) else None
 
     def log(self, name: str) -> str:
         """The end of what the process printed."""
@@ -262,7 +265,7 @@ class Batches:
     def _start_or_wait(self, name: str, asked: Asked, *, resume: bool) -> None:
         """Start its process, or let it wait while another draws images, as it would."""
         with self.line.alone():
-            if asked.source != "prompts" or not (self._waiting() or self._draws()):
+            if asked.source != "prompts" or not (self._waiting() or self._drawing()):
                 self.processes.start(name, self._arguments(name, asked, resume=resume))
             else:
                 waits = Waits(app=self._runs.app, resume=resume, since=time.time_ns())
@@ -298,10 +301,10 @@ class Batches:
     def _under_way(self, name: str) -> bool:
         return self.line.path(name).exists() or self.processes.alive(name)
 
-    def _draws(self) -> bool:
-        """Whether images are being drawn, whoever started it."""
+    def _drawing(self) -> list[str]:
+        """What draws images, whoever started it."""
         making = (each for each in self._names() if self.processes.alive(each))
-        return any((asked := self._asked(each)) and asked.source == "prompts" for each in making)
+        return [n for n in making if (asked := self._asked(n)) and asked.source == "prompts"]
 
     def _goes_on(self, batch: Batch) -> bool:
         """Whether it is being made, or will be by itself."""
@@ -311,7 +314,7 @@ class Batches:
         """What has to end before it begins. Example: "the 2 batches before it are made"."""
         waiting = self._waiting()
         # It may have left the line since it was read that it waits.
-        number = (waiting.index(name) if name in waiting else 0) + self._draws()
+        number = (waiting.index(name) if name in waiting else 0) + bool(self._drawing())
         many = "the batch before it is" if number < 2 else f"the {number} batches before it are"
         return f"{many} made"
 
@@ -362,13 +365,12 @@ class Batches:
         asked = self._asked(name)
         if asked is None:
             return None
-        printed = STARTED.split(self.processes.log(name))[-1].partition("\n")[2]
-        lines = [line.strip() for line in printed.splitlines() if line.strip()]
+        lines = self._lines(name)
         share = None
         state: State
         if self.processes.alive(name):
             state = "making"
-            share, message = _doing(lines)
+            share, message = batch_progress.doing(lines)
         elif (waits := self.line.waits(name)) is not None:
             state, message = "waiting", self._why_waiting(name, waits)
         else:
@@ -389,10 +391,11 @@ class Batches:
             return f"It could not be started ({why}); it is tried again"
         return f"It begins by itself when {self._before(name)}"
 
-    def _ended(self, name: str, lines: Sequence[str]) -> tuple[State, str]:
-        told = [place for place, line in enumerate(lines) if QUEUED.fullmatch(line)]
-        if told:
-            said = [line for line in lines[told[-1] + 1 :] if not line.startswith("rank them")]
+    def _lines(self, name: str) -> list[str]:
+        return batch_progress.lines_of(self.processes.log(name))
+
+    def _ended(self, name: str, lines: list[str]) -> tuple[State, str]:
+        if (said := batch_progress.queued(lines)) is not None:
             return "made", "; ".join(said)
         if self.processes.was_stopped(name):
             return "stopped", "Stopped; what is made stays, and it can go on from there"
@@ -433,14 +436,3 @@ def _not_started(name: str, error: Exception) -> InputError:
 def _short(error: Exception) -> str:
     """Without a path: whoever makes candidates need not see those of the machine."""
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__
-
-
-def _doing(lines: Sequence[str]) -> tuple[float | None, str]:
-    """Share and words of what a process is doing. Example: "Making images, about 24 s left"."""
-    for line in reversed(lines):
-        if match := SHARE.fullmatch(line):
-            what, per_cent, left = match.groups()
-            said = DOING.get(what, what)
-            rest = f", about {duration(60 * float(left))} left" if left else ""
-            return int(per_cent) / 100, f"{said}{rest}"
-    return None, "Starting: loading the libraries and the model"

@@ -197,6 +197,53 @@ def test_what_waits_can_leave_or_be_made_at_once_and_what_was_stopped_waits_agai
     assert launch.command[-1] == "--resume"
 
 
+def test_what_waits_is_moved_in_the_line(batches: Batches, tmp_path: Path):
+    first = batches.launch(wanted("a", model="slow"))
+    names = [batches.launch(wanted(each)) for each in "bcd"]
+    line = batches.line
+    assert line.mine() == names
+    b, c, d = names
+    line.move(d, -1)
+    assert line.mine() == [b, d, c]
+    line.move(b, 1)
+    assert line.mine() == [d, b, c]
+    line.move(d, -1)
+    line.move(c, 1)  # they are at an end already
+    assert line.mine() == [d, b, c]
+    same = line.waits(b)
+    assert same is not None
+    for each in (d, b, c):  # came at once
+        line.put(each, same)
+    line.move(d, -1)
+    assert line.mine() == [b, d, c]
+    line.move(b, 1)
+    assert line.mine() == [d, b, c]
+    for name in (first, "batch-99"):
+        with pytest.raises(InputError, match="does not wait any more"):
+            line.move(name, -1)
+    batches.stop(first)
+    ended(batches, first)
+    assert batches.advance() == d
+    assert ended(batches, d).state == "made"
+
+
+def test_when_what_waits_begins_is_reckoned_from_what_was_made(batches: Batches):
+    assert ended(batches, batches.launch(wanted("z", "y"))).state == "made"
+    assert batches.pace("fast") == 4.0 / (4 * 5)
+    first = batches.launch(wanted("a", model="slow"))
+    wait_for(lambda: batches.batch(first).share is not None)
+    b, c = batches.launch(wanted("b")), batches.launch(wanted("c", "d"))
+    e, f = batches.launch(wanted("e", model="other")), batches.launch(wanted("f"))
+    assert batches.begins_in(first) is None
+    assert batches.begins_in(b) == 30
+    assert batches.begins_in(c) == pytest.approx(30 + 0.2 * 2 * 5)
+    assert batches.begins_in(e) == pytest.approx(30 + 0.2 * 6 * 5)
+    assert batches.begins_in(f) is None  # nothing was made by "other" yet
+    batches.stop(first)
+    ended(batches, first)
+    assert batches.begins_in(b) == 0
+
+
 def test_two_apps_that_look_at_once_begin_one_batch(batches: Batches, tmp_path: Path):
     first, *others = (batches.launch(wanted(each, model="slow")) for each in "abcd")
     apps = [Batches(Runs(tmp_path / "runs"), command=batches.processes.command) for _ in range(4)]

@@ -79,6 +79,29 @@ def test_a_project_that_is_chosen_brings_its_newest_batch(
     assert seen(f"{OF_PROJECT}gamma") == ("gamma", None, ["alpha", "beta"])
 
 
+def test_a_batch_that_waits_says_its_place_and_when_it_begins(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(source="prompts", project="cats", per_prompt=4)
+    waits = [
+        Batch(name=name, asked=asked, state="waiting", message="it waits", share=None, item_ids=())
+        for name in ("b1", "b2", "b3")
+    ]
+    begins = {"b1": 75.0, "b2": None, "b3": 0.0}
+    monkeypatch.setattr(work.batches, "all", lambda: waits)
+    monkeypatch.setattr(work.batches, "log", lambda name: "")
+    monkeypatch.setattr(work.batches.line, "mine", lambda: ["b2", "b1"])
+    monkeypatch.setattr(work.batches, "begins_in", begins.get)
+
+    def seen(name: str) -> tuple[str, Any]:
+        detail = view(work, name)["detail"]
+        return detail["said"], detail["line"]
+
+    assert seen("b1") == ("It waits, in about 75 s", [2, 2])
+    assert seen("b2") == ("It waits", [1, 2])
+    assert seen("b3") == ("It waits", False)  # for another app
+
+
 def test_of_projects_that_are_not_chosen_nothing_is_counted(
     work: Work,
     store: Store,

@@ -103,6 +103,10 @@ const refresh = () => {
   const underWay = ["waiting", "making"].includes(detail.state);
   q('[data-do="stop"]').hidden = !underWay;
   q('[data-do="now"]').hidden = detail.state !== "waiting";
+  const [place, of] = detail.line || [];
+  for (const each of ["earlier", "later"]) q(`[data-do="${each}"]`).hidden = !(of > 1);
+  q('[data-do="earlier"]').disabled = place === 1;
+  q('[data-do="later"]').disabled = place === of;
   q('[data-do="resume"]').hidden = !["stopped", "failed"].includes(detail.state);
   q('[data-do="forget"]').hidden = underWay;
   const rank = q(".ba-buttons a");
@@ -128,8 +132,12 @@ root.addEventListener("click", (event) => {
     trigger("batch_select", { batch: chosen.dataset.batch });
   } else if (button) {
     // Named in full: gradio looks for the names of events in this text.
-    const event = { stop: "batch_stop", now: "batch_now", resume: "batch_resume", forget: "batch_forget" }[button.dataset.do];
-    trigger(event, { batch: props.value.detail.name });
+    const events = {
+      stop: "batch_stop", now: "batch_now", resume: "batch_resume", forget: "batch_forget",
+      earlier: "batch_move", later: "batch_move",
+    };
+    const later = button.dataset.do === "later";
+    trigger(events[button.dataset.do], { batch: props.value.detail.name, later });
   }
 });
 

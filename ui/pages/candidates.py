@@ -8,6 +8,7 @@ from typing import Any, no_type_check
 import gradio as gr
 
 from imgalign.errors import ImgalignError
+from ui.authority import needs_role
 from ui.batch_request import (
     IMAGES,
     PROMPTS,
@@ -346,6 +347,10 @@ def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str
     def make_now(event: gr.EventData) -> None:
         shown(lambda: work.batches.make_now(str(event.batch), alone=not work.freely))
 
+    @needs_role("admin")
+    def move(event: gr.EventData) -> None:
+        shown(lambda: work.batches.line.move(str(event.batch), 1 if event.later else -1))
+
     def forget(event: gr.EventData) -> None:
         shown(lambda: work.batches.forget(str(event.batch)))
 
@@ -354,6 +359,7 @@ def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str
     shelf.batch_stop(stop, None, None, **EACH).then(**again)
     shelf.batch_resume(resume, None, None, **EACH).then(**again)
     shelf.batch_now(make_now, None, None, **EACH).then(**again)
+    shelf.batch_move(move, None, None, **EACH).then(**again)
     shelf.batch_forget(forget, None, None, **EACH).then(**again)
 
 

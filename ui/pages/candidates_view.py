@@ -14,6 +14,7 @@ from ui.api.small import small_text
 from ui.authority import may_now
 from ui.batches import Batch, Batches
 from ui.links import in_the_app, rank_link
+from ui.outlook import duration
 from ui.pulse import Pulse
 from ui.runs import Runs
 from ui.standing import RANK, Standings
@@ -94,6 +95,9 @@ def _detail(work: Work, batch: Batch) -> dict[str, Any]:
     sets = len(batch.item_ids)
     so_far = f"{counted(sets, 'set')} to rank so far. " if sets else ""
     message = in_the_app(batch.message[:1].upper() + batch.message[1:])
+    line = work.batches.line.mine() if batch.state == "waiting" else []
+    if batch.state == "waiting" and (seconds := work.batches.begins_in(batch.name)):
+        message += f", in about {duration(seconds)}"
     if batch.state == "made":
         so_far = f"{counted(sets, 'set')} queued for ranking. "
     try:
@@ -103,6 +107,8 @@ def _detail(work: Work, batch: Batch) -> dict[str, Any]:
     return _short(batch) | {
         "share": batch.share,
         "said": f"{so_far}{message}",
+        # Its place among those that this app makes, from 1, and how many they are.
+        "line": batch.name in line and [line.index(batch.name) + 1, len(line)],
         "sets": [_set(work.store, each) for each in queued],
         "more": sets - len(queued),
         "rank": rank_link(batch.asked.project, only=work.only),
