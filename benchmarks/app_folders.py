@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import combinations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from app_walk import GROUP, OVERRIDES, RECIPE, imgalign
 
+from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.attention import add_attention
 from imgalign.preferences.exclusions import exclude
@@ -30,6 +32,7 @@ from imgalign.preferences.stored import item_samples
 from imgalign.storybook.annotators import Habits
 from imgalign.storybook.scenes import evaluation_prompts
 from imgalign.storybook.simulate import annotators_of, rank_queue
+from ui.batches import Batches
 from ui.runs import Runs
 
 JUDGED, OPEN, GOLD = 24, 8, 4
@@ -97,6 +100,7 @@ def folders(studio: Path, within: Path) -> Mapping[str, Callable[[], Folder]]:
         "several": after("several", add_projects),
         "guarded": after("guarded", add_people),
         "failed": after("failed", fail_runs),
+        "waiting": after("waiting", lambda path: None),
     }
 
 
@@ -222,6 +226,14 @@ def fail_runs(folder: Path) -> None:
     wait_for(lambda: runs.run("killed").step >= ITERATIONS or not runs.processes.alive("killed"))
     os.kill(launch.pid, signal.SIGKILL)  # as a machine does that has no memory left
     wait_for(lambda: not runs.processes.alive("killed"))
+
+
+def end_batches(folder: Path) -> None:
+    """Stop what still makes candidates there, or waits."""
+    batches = Batches(Runs(folder / "runs"))
+    for batch in batches.all():
+        with suppress(InputError):  # it has ended
+            batches.stop(batch.name)
 
 
 def wait_for(done: Callable[[], bool]) -> None:

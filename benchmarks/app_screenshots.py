@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app_folders import Folder, folders
+from app_folders import Folder, end_batches, folders
 from app_views import PAGES, SHEETS, Row
 from app_walk import CHROMIUM, imgalign, served
 from PIL import Image, ImageDraw
@@ -182,6 +182,7 @@ def main() -> None:
         )
         stack.callback(browser.close)
         make = folders(given.studio, within)
+        stack.callback(end_batches, within / "waiting")
         addresses: dict[str, str] = {}
         for name in given.pages:
             rows = {}

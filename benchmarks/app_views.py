@@ -25,6 +25,8 @@ COME = {"train": ".mo-samples img", "results": ".duel", "candidates": ".ba-set i
 
 DRAWN = "() => !document.querySelector('.progress-text, .ct-wait')"
 """All events are through."""
+LONG_THEN_SHORT = (400, 30, 45)
+"""Prompts of batches that are asked for at once."""
 NOTHING_PLACED = (
     "() => [...document.querySelectorAll('.rk-tile .rk-rank')].every((r) => !r.innerText)"
 )
@@ -167,6 +169,22 @@ def show_ended(page: Any, address: str, folder: Folder, *, run: str, state: str)
     page.wait_for_function(DRAWN)
 
 
+def show_waiting(page: Any, address: str, folder: Folder) -> None:
+    """The first of two batches that wait while a long one is made; they are asked for once."""
+    visit(page, address, "candidates")
+    page.locator(".ba-chip").first.wait_for()
+    waits = page.locator(".ba-chip", has_text=": waits")
+    for number, count in enumerate(LONG_THEN_SHORT if waits.count() == 0 else ()):
+        prompts = page.get_by_label("Prompts").last
+        prompts.fill("\n".join(evaluation_prompts(count, seed=number)))
+        prompts.blur()
+        page.get_by_text(f"{count} prompts, ").wait_for()
+        page.get_by_role("button", name="Make them").click()
+        page.locator(".ba-chip", has_text=f"{count} prompts").first.wait_for()
+    page.locator(".ba-chip", has_text=f"{LONG_THEN_SHORT[1]} prompts").first.click()
+    page.get_by_text("before it is made, in about").wait_for()
+
+
 def show_lost_page(page: Any, address: str, folder: Folder) -> None:
     """A page whose server does not answer any more."""
     show_page(page, address, folder, name="train", full=True)
@@ -191,6 +209,8 @@ def _page(name: str) -> Sequence[Row]:
         Row("empty", "empty", partial(show_page, name=name, full=False)),
         Row("full", "worked", partial(show_page, name=name, full=True)),
     ]
+    if name == "candidates":
+        rows.append(Row("waiting", "waiting", show_waiting, at=".ba-list"))
     if name == "results":
         rows.append(Row("three makers", "several", partial(show_page, name=name, full=True)))
         whole = partial(show_page, name=name, full=True)
