@@ -234,6 +234,7 @@ def end_batches(folder: Path) -> None:
     for batch in batches.all():
         with suppress(InputError):  # it has ended
             batches.stop(batch.name)
+    wait_for(lambda: not any(map(batches.processes.alive, batches.processes.names())))
 
 
 def wait_for(done: Callable[[], bool]) -> None:

@@ -174,7 +174,7 @@ def show_waiting(page: Any, address: str, folder: Folder) -> None:
     visit(page, address, "candidates")
     page.locator(".ba-chip").first.wait_for()
     waits = page.locator(".ba-chip", has_text=": waits")
-    for number, count in enumerate(LONG_THEN_SHORT if waits.count() == 0 else ()):
+    for number, count in enumerate(LONG_THEN_SHORT if waits.count() < 2 else ()):
         prompts = page.get_by_label("Prompts").last
         prompts.fill("\n".join(evaluation_prompts(count, seed=number)))
         prompts.blur()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from imgalign.errors import InputError
 from imgalign.files import read_json, write_atomically
 from ui.turns import alone_at
 
@@ -24,7 +23,7 @@ class Waits:
     resume: bool
     """Whether it goes on from what it has made."""
     since: int
-    """When it came, in nanoseconds of the clock: its place in the line."""
+    """Its place in the line: nanoseconds of the clock as it came, unless the line was reordered."""
     begun: str | None = None
     """The process before the one that was about to be started, as the app ended."""
 
@@ -58,22 +57,13 @@ class BatchLine:
         """Let it wait, or change how."""
         write_atomically(self.path(name), json.dumps(asdict(waits)) + "\n")
 
-    def move(self, name: str, by: int) -> None:
-        """Move a batch one place: to the front for -1, to the end for 1. InputError where it does
-        not wait for this app.
-        """
-        with self.alone():
-            names = self.mine()
-            if name not in names:
-                raise InputError(f"{name}: does not wait any more; reload the page")
-            place = names.index(name)
-            to = min(max(place + (1 if by > 0 else -1), 0), len(names) - 1)
-            names.insert(to, names.pop(place))
-            waiting = {each: waits for each in names if (waits := self.waits(each)) is not None}
-            first = min(each.since for each in waiting.values())
-            for number, (each, waits) in enumerate(waiting.items()):
-                if waits.since != first + number:
-                    self.put(each, replace(waits, since=first + number))
+    def order(self, names: list[str]) -> None:
+        """Let these wait in this order; inside of `alone`."""
+        waiting = {each: waits for each in names if (waits := self.waits(each)) is not None}
+        first = min((each.since for each in waiting.values()), default=0)
+        for number, (name, waits) in enumerate(waiting.items()):
+            if waits.since != first + number:
+                self.put(name, replace(waits, since=first + number))
 
     def leave(self, name: str) -> None:
         """It waits no more."""

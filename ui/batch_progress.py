@@ -11,9 +11,8 @@ STARTED = re.compile(r"^\$ imgalign candidates ", re.MULTILINE)
 SHARE = re.compile(r"(.+): (\d+) %(?:, (\d+\.\d+) min left)?")
 QUEUED = re.compile(r"[\d,]+ items? (?:is|are) queued.*")
 MADE = re.compile(r"(\d+) images made in (\d+\.\d+) s")
-GENERATING = "generating"
 DOING = {
-    GENERATING: "Making images",
+    "generating": "Making images",
     "reading images": "Reading images",
     "storing images": "Storing images",
     "storing texts": "Storing texts",
@@ -48,13 +47,13 @@ def queued(lines: list[str]) -> list[str] | None:
 
 
 def seconds_left(lines: list[str]) -> float | None:
-    """Until its images are made; None where it has not said so yet. Storing them takes little."""
+    """Until its images are made; None where it has not said so yet."""
     for line in reversed(lines):
         if match := SHARE.fullmatch(line):
-            what, _, left = match.groups()
-            if what != GENERATING:
-                return 0.0
-            return 60 * float(left) if left else None
+            _, per_cent, left = match.groups()
+            if left:
+                return 60 * float(left)
+            return 0.0 if per_cent == "100" else None
     return None
 
 

@@ -17,7 +17,8 @@ from imgalign.preferences.wording import counted, there_are
 from imgalign.prompts import prompts_in
 from imgalign.runs.checkpoint import STEP
 from ui import checks
-from ui.batches import Asked, Batches
+from ui.batch_asked import Asked
+from ui.batches import Batches
 from ui.image_request import (
     LARGEST_SEED,
     MOST_GUIDANCE,

@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from imgalign.errors import InputError
 from imgalign.files import read_json, write_atomically
-from imgalign.preferences.wording import counted
 from imgalign.prompts import as_file
 from ui import batch_progress
+from ui.batch_asked import ASKED, Asked
 from ui.batch_line import BatchLine, Waits
 from ui.processes import IMGALIGN, Processes, last_line
 from ui.runs import Runs
@@ -36,48 +36,6 @@ MOST_LISTED = 40
 """Batches, the newest; older ones stay on disk, and what they made in the store."""
 
 State = Literal["waiting", "making", "made", "stopped", "failed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a batch is made of. Example: 12 prompts, 4 images of each by the storybook's model."""
-
-    source: Literal["prompts", "images", "texts"]
-    project: str
-    per_prompt: int
-    overlap: int = 1
-    prompts: tuple[str, ...] = ()
-    model: str = ""
-    """Model that makes the images; empty with an adapter, whose run names its own."""
-    adapter: str = ""
-    """Folder of a checkpoint; empty for the model alone."""
-    maker: str = ""
-    """Either, as the page calls it."""
-    first_seed: int = 0
-    steps: int = 20
-    guidance: float = 1.0
-    place: str = ""
-    """Folder of the images, or file of the texts, that were made elsewhere."""
-    uploaded: bool = False
-    """Whether the folder is one of the app, of images that a browser sent."""
-
-    @property
-    def num_images(self) -> int:
-        """Images to be made; 0 for what was made elsewhere."""
-        return len(self.prompts) * self.per_prompt
-
-    @property
-    def title(self) -> str:
-        """Example: "12 prompts, 48 images by storybook"."""
-        if self.uploaded:
-            return "Images from a browser"
-        if self.source != "prompts":
-            return f"{self.source.capitalize()} from {Path(self.place).name}"
-        images = counted(self.num_images, "image")
-        return f"{counted(len(self.prompts), 'prompt')}, {images} by {self.maker}"
-
-
-ASKED = TypeAdapter(Asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,10 +148,10 @@ class Batches:
 
     def advance(self) -> str | None:
         """Begin the batch that waits longest if none is being made; its name."""
-        if not self._waiting():  # nobody is locked out for nothing
+        if not self.waiting():  # nobody is locked out for nothing
             return None
         with self._starting, self.line.alone():
-            if self._drawing() or (name := next(iter(self._waiting()), None)) is None:
+            if self._drawing() or (name := next(iter(self.waiting()), None)) is None:
                 return None
             waits = self.line.waits(name)
             assert waits is not None  # nobody else may take it away meanwhile
@@ -226,29 +184,44 @@ class Batches:
         if batch.asked.uploaded:
             self.uploads.remove(Path(batch.asked.place).name)
 
+    def move(self, name: str, by: int) -> None:
+        """Move a batch that waits one place: to the front for -1, to the end for 1."""
+        with self.line.alone():
+            names = self.waiting()
+            if name not in names:
+                raise InputError(f"{name}: does not wait here any more; reload the page")
+            place = names.index(name)
+            names.insert(max(place + (1 if by > 0 else -1), 0), names.pop(place))
+            try:
+                self.line.order(names)
+            except OSError as error:
+                raise InputError(
+                    f"{name}: cannot be moved ({_short(error)}); try it again when that is mended"
+                ) from error
+
     def pace(self, maker: str) -> float | None:
         """Seconds of an image and sampling step, by the newest batch of that maker that is made."""
-        for batch in self.all():
-            if batch.state != "made" or batch.asked.maker != maker:
-                continue
-            pace = batch_progress.pace(self.processes.log(batch.name), batch.asked.steps)
-            if pace is not None:
-                return pace
-        return None
+        return self._pace(self.all(), maker)
 
     def begins_in(self, name: str) -> float | None:
-        """Seconds until a batch that waits begins; None where they cannot be reckoned."""
-        waiting = self._waiting()
-        if name not in waiting or name in self._why:
+        """Seconds until a batch that waits begins; None where they cannot be reckoned.
+
+        What draws images does so side by side; what waits before it comes one after another.
+        """
+        waiting = self.waiting()
+        before = waiting[: waiting.index(name)] if name in waiting else []
+        if name not in waiting or any(each in self._why for each in (*before, name)):
             return None
-        making = [each for each in self._drawing() if each != name]
-        left = [batch_progress.seconds_left(self._lines(each)) for each in making]
-        for each in waiting[: waiting.index(name)]:
-            if (asked := self._asked(each)) is not None:
-                pace = self.pace(asked.maker)
-                left.append(None if pace is None else pace * asked.num_images * asked.steps)
-        known = [each for each in left if each is not None]
-        return sum(known) if len(known) == len(left) else None
+        left = [batch_progress.seconds_left(self._lines(each)) for each in self._drawing()]
+        found = self.all() if before else []
+        takes = [self._takes(each, found) for each in before]
+        if None in left or None in takes:
+            return None
+        return max((each for each in left if each), default=0.0) + sum(filter(None, takes))
+
+    def waiting(self) -> list[str]:
+        """What waits for this app, the next first; what is damaged holds up no other."""
+        return [n for n in self.line.mine() if NAME.fullmatch(n) and self._asked(n) is not None]
 
     def log(self, name: str) -> str:
         """The end of what the process printed."""
@@ -265,7 +238,7 @@ class Batches:
     def _start_or_wait(self, name: str, asked: Asked, *, resume: bool) -> None:
         """Start its process, or let it wait while another draws images, as it would."""
         with self.line.alone():
-            if asked.source != "prompts" or not (self._waiting() or self._drawing()):
+            if asked.source != "prompts" or not (self.waiting() or self._drawing()):
                 self.processes.start(name, self._arguments(name, asked, resume=resume))
             else:
                 waits = Waits(app=self._runs.app, resume=resume, since=time.time_ns())
@@ -294,9 +267,21 @@ class Batches:
         launch = self.processes.launched(name)
         return "" if launch is None else f"{launch.pid} {launch.birth}"
 
-    def _waiting(self) -> list[str]:
-        """What waits for this app, the next first; what is damaged holds up no other."""
-        return [n for n in self.line.mine() if NAME.fullmatch(n) and self._asked(n) is not None]
+    def _pace(self, found: Sequence[Batch], maker: str) -> float | None:
+        for batch in found:
+            if batch.state == "made" and batch.asked.maker == maker:
+                pace = batch_progress.pace(self.processes.log(batch.name), batch.asked.steps)
+                if pace is not None:
+                    return pace
+        return None
+
+    def _takes(self, name: str, found: Sequence[Batch]) -> float | None:
+        """Seconds that a batch that waits will take; None for one that goes on."""
+        waits, asked = self.line.waits(name), self._asked(name)
+        if waits is None or waits.resume or asked is None:
+            return None
+        pace = self._pace(found, asked.maker)
+        return None if pace is None else pace * asked.num_images * asked.steps
 
     def _under_way(self, name: str) -> bool:
         return self.line.path(name).exists() or self.processes.alive(name)
@@ -308,11 +293,11 @@ class Batches:
 
     def _goes_on(self, batch: Batch) -> bool:
         """Whether it is being made, or will be by itself."""
-        return batch.state == "making" or batch.name in self._waiting()
+        return batch.state == "making" or batch.name in self.waiting()
 
     def _before(self, name: str) -> str:
         """What has to end before it begins. Example: "the 2 batches before it are made"."""
-        waiting = self._waiting()
+        waiting = self.waiting()
         # It may have left the line since it was read that it waits.
         number = (waiting.index(name) if name in waiting else 0) + bool(self._drawing())
         many = "the batch before it is" if number < 2 else f"the {number} batches before it are"

@@ -417,3 +417,13 @@ def test_numbers_in_an_array_cluster_as_names_do():
     assert (numbers.tolist(), places.tolist()) == ([0, 2, 5], [2, 1, 2, 0])
     for each in distinct(np.array([], dtype=np.int64)):
         assert len(each) == 0
+
+
+def test_without_observations_there_are_no_clusters():
+    none = np.array([], dtype=np.int64)
+    for clusters in (
+        TwoWay.of([], []),
+        TwoWay.of(none, none),
+        TwoWay.of(["a", "b"], ["x", "x"]).at(none),
+    ):
+        assert (clusters.num_one, clusters.num_other) == (0, 0)

@@ -25,8 +25,9 @@ from imgalign.preferences.queue_order import queue_order_of
 from imgalign.preferences.store import Store
 from ui import authority
 from ui.app import Settings
+from ui.batch_asked import Asked
 from ui.batch_request import IMAGES, TEXTS, Form, refuse_what_is_not_offered
-from ui.batches import Asked, Batch, Batches
+from ui.batches import Batch, Batches
 from ui.heading import PAGES as ALL_PAGES
 from ui.roles import ACCOUNT
 from ui.runs import Runs
@@ -40,6 +41,7 @@ pytestmark = [
 PASSWORD = "four odd green words"
 ROLES: Mapping[str, Role] = {"Ida": "admin", "Lu": "lead", "Ann": "annotator"}
 FOR_ADMINS = {
+    "candidates": {"move"},
     "learn": {"start_fit", "stop", "forget", "explain_now"},
     "train": {
         *("start_run", "stop", "resume", "delete", "move", "remove", "start_now"),
@@ -154,6 +156,8 @@ def test_buttons_of_admins_are_marked_so_that_nobody_else_sees_them() -> None:
         if "for-admins" not in button
     ]
     assert unmarked == []
+    moves = re.findall(r'<button[^>]*data-do="(?:earlier|later)"[^>]*>', asset("batches.html"))
+    assert [("for-admins" in button) for button in moves] == [True, True]
     assert ':not([data-role="admin"])' in asset("role.css")
 
 

@@ -29,8 +29,9 @@ def test_only_the_last_start_is_read_but_for_the_pace():
     [
         ("generating: 50 %, 1.5 min left", 0.5, "Making images, about 2 min left", 90),
         ("generating: 0 %", 0.0, "Making images", None),
-        ("storing images: 20 %, 0.1 min left", 0.2, "Storing images, about 6 s left", 0),
-        ("something: 1 %", 0.01, "something", 0),
+        ("generating: 100 %", 1.0, "Making images", 0),
+        ("storing images: 20 %, 0.1 min left", 0.2, "Storing images, about 6 s left", 6),
+        ("something: 1 %", 0.01, "something", None),
         ("loading", None, "Starting: loading the libraries and the model", None),
     ],
 )

@@ -14,8 +14,9 @@ from texts import add_texts
 from imgalign.errors import InputError
 from imgalign.preferences.store import Store
 from ui import batch_request
+from ui.batch_asked import Asked
 from ui.batch_request import Form
-from ui.batches import Asked, Batches
+from ui.batches import Batches
 from ui.runs import Runs
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from imgalign.errors import InputError
-from ui.batches import Asked, Batches
+from ui.batch_asked import Asked
+from ui.batches import Batches
 from ui.runs import Runs
 
 COMMAND = """
@@ -197,37 +198,51 @@ def test_what_waits_can_leave_or_be_made_at_once_and_what_was_stopped_waits_agai
     assert launch.command[-1] == "--resume"
 
 
-def test_what_waits_is_moved_in_the_line(batches: Batches, tmp_path: Path):
+def test_what_waits_is_moved_in_the_line(batches: Batches, monkeypatch: pytest.MonkeyPatch):
     first = batches.launch(wanted("a", model="slow"))
     names = [batches.launch(wanted(each)) for each in "bcd"]
     line = batches.line
     assert line.mine() == names
     b, c, d = names
-    line.move(d, -1)
+    batches.move(d, -1)
     assert line.mine() == [b, d, c]
-    line.move(b, 1)
+    batches.move(b, 1)
     assert line.mine() == [d, b, c]
-    line.move(d, -1)
-    line.move(c, 1)  # they are at an end already
+    batches.move(d, -1)
+    batches.move(c, 1)  # they are at an end already
     assert line.mine() == [d, b, c]
     same = line.waits(b)
     assert same is not None
     for each in (d, b, c):  # came at once
         line.put(each, same)
-    line.move(d, -1)
+    batches.move(d, -1)
     assert line.mine() == [b, d, c]
-    line.move(b, 1)
+    batches.move(b, 1)
     assert line.mine() == [d, b, c]
     for name in (first, "batch-99"):
-        with pytest.raises(InputError, match="does not wait any more"):
-            line.move(name, -1)
+        with pytest.raises(InputError, match="does not wait here any more"):
+            batches.move(name, -1)
+    line.put("batch-98", same)  # damaged: nothing says what it is of
+    batches.move(b, -1)
+    batches.move(b, 1)
+    assert batches.waiting() == [d, b, c]
+
+    def full(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line, "put", full)
+        with pytest.raises(InputError, match=r"cannot be moved \(No space left on device\)"):
+            batches.move(b, -1)
     batches.stop(first)
     ended(batches, first)
     assert batches.advance() == d
     assert ended(batches, d).state == "made"
 
 
-def test_when_what_waits_begins_is_reckoned_from_what_was_made(batches: Batches):
+def test_when_what_waits_begins_is_reckoned_from_what_was_made(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+):
     assert ended(batches, batches.launch(wanted("z", "y"))).state == "made"
     assert batches.pace("fast") == 4.0 / (4 * 5)
     first = batches.launch(wanted("a", model="slow"))
@@ -239,9 +254,26 @@ def test_when_what_waits_begins_is_reckoned_from_what_was_made(batches: Batches)
     assert batches.begins_in(c) == pytest.approx(30 + 0.2 * 2 * 5)
     assert batches.begins_in(e) == pytest.approx(30 + 0.2 * 6 * 5)
     assert batches.begins_in(f) is None  # nothing was made by "other" yet
-    batches.stop(first)
-    ended(batches, first)
-    assert batches.begins_in(b) == 0
+    batches.stop(e)
+    assert batches.begins_in(f) == pytest.approx(30 + 0.2 * 6 * 5)
+    slow = batches.launch(wanted("s", model="slow"))
+    batches.make_now(slow)  # beside the first: they end at about the same time
+    wait_for(lambda: batches.batch(slow).share is not None)
+    assert batches.begins_in(c) == pytest.approx(30 + 0.2 * 2 * 5)
+    batches.resume(e)
+    g = batches.launch(wanted("g"))
+    batches.make_now(b)
+    ended(batches, b)
+    monkeypatch.setitem(batches._why, c, "no memory")
+    assert batches.begins_in(c) is None
+    assert batches.begins_in(f) is None  # nobody knows when the one before it is started
+    monkeypatch.delitem(batches._why, c)
+    assert batches.begins_in(f) == pytest.approx(30 + 0.4 * 4 * 5)  # b is the newest now
+    assert batches.begins_in(g) is None  # e goes on, with as many images as were not made
+    for each in (first, slow):
+        batches.stop(each)
+        ended(batches, each)
+    assert batches.begins_in(c) == 0
 
 
 def test_two_apps_that_look_at_once_begin_one_batch(batches: Batches, tmp_path: Path):

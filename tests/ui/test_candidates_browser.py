@@ -1,6 +1,7 @@
 """The Candidates page in a real browser: from an empty folder to ranked images of the storybook."""
 
 import io
+import json
 import re
 import time
 from pathlib import Path
@@ -123,12 +124,16 @@ def test_an_empty_folder_becomes_ranked_candidates(page: Any, address: str, stor
     assert {each.seed for each in made} == set(range(6))
 
 
-def ask_for_one_more(page: Any) -> Any:
+def ask_for_one_more(page: Any, prompt: str = "two green birds") -> Any:
     """A batch of one prompt beside the one that is being made; its chip."""
-    write(page, "two green birds")
+    chips = page.locator(".ba-chip")
+    number = chips.count()
+    write(page, prompt)
     page.get_by_text("1 prompt, 4 images").wait_for()
     begin(page)
-    return page.locator(".ba-chip", has_text="1 prompt,")
+    expect(chips).to_have_count(number + 1)
+    name = chips.first.get_attribute("data-batch")  # the newest
+    return page.locator(f".ba-chip[data-batch={name}]")
 
 
 @pytest.mark.slow
@@ -151,7 +156,24 @@ def test_a_stopped_batch_goes_on_without_making_its_images_again(
     begins = "It begins by itself when the batch before it is made"
     expect(page.locator(".ba-said")).to_contain_text(begins)
     expect(page.get_by_role("button", name="Make now")).to_be_visible()
-    expect(page.get_by_role("button", name="Earlier")).to_be_hidden()  # the only one
+    earlier, later = (page.get_by_role("button", name=each) for each in ("Earlier", "Later"))
+    expect(earlier).to_be_hidden()  # the only one
+    third = ask_for_one_more(page, "three green birds")
+    third.click()
+    expect(later).to_be_disabled()
+    earlier.click()
+    expect(earlier).to_be_disabled()
+    expect(later).to_be_enabled()
+    lined = here / "runs" / ".candidates"
+    since = [json.loads((lined / f"batch-{n}.waits").read_text())["since"] for n in (2, 3)]
+    assert since[1] < since[0]
+    later.click()
+    expect(later).to_be_disabled()
+    expect(earlier).to_be_enabled()
+    page.get_by_role("button", name="Stop").click()
+    wait_until(page, "stopped")
+    page.get_by_role("button", name="Remove from the list").click()
+    expect(third).to_have_count(0)
     page.locator(".ba-chip", has_text="20 prompts").click()
     page.locator(".ba-set").first.wait_for(timeout=120_000)  # as they come, not only at the end
     page.get_by_role("button", name="Stop").click()

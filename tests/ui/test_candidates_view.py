@@ -9,7 +9,8 @@ from submissions import judge
 
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
-from ui.batches import Asked, Batch, Batches
+from ui.batch_asked import Asked
+from ui.batches import Batch, Batches
 from ui.fits import Fits
 from ui.pages.candidates_view import OF_PROJECT, Work, view
 from ui.pulse import Pulse
@@ -90,7 +91,7 @@ def test_a_batch_that_waits_says_its_place_and_when_it_begins(
     begins = {"b1": 75.0, "b2": None, "b3": 0.0}
     monkeypatch.setattr(work.batches, "all", lambda: waits)
     monkeypatch.setattr(work.batches, "log", lambda name: "")
-    monkeypatch.setattr(work.batches.line, "mine", lambda: ["b2", "b1"])
+    monkeypatch.setattr(work.batches, "waiting", lambda: ["b2", "b1"])
     monkeypatch.setattr(work.batches, "begins_in", begins.get)
 
     def seen(name: str) -> tuple[str, Any]:

@@ -17,6 +17,7 @@ from waited import expect, unfold
 
 import ui.authority
 import ui.pulse
+from imgalign.errors import InputError
 from imgalign.images import png
 from imgalign.preferences.exclusions import all_exclusions
 from imgalign.preferences.guidelines import guidelines_of, set_guidelines
@@ -25,6 +26,7 @@ from imgalign.preferences.people import people_of
 from imgalign.preferences.store import Store
 from ui.leaderboard import Asked
 from ui.pages import results
+from ui.pages.drawing import ANEW
 
 pytestmark = [
     pytest.mark.browser,
@@ -252,6 +254,35 @@ def test_nobody_types_into_forms_that_the_first_drawing_fills(
     unfold(page, "Guidelines")
     expect(page.locator("#people-guidelines textarea")).to_have_value("Of alpha.")
     assert not forms_wait(page)
+
+
+def test_forms_are_free_again_when_a_project_cannot_be_drawn(
+    page: Any, three: None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = page.locator(".page > .later:not([inert])")
+    open_people(page, address)
+    expect(free).to_have_count(1)
+
+    def fails(*given: Any) -> Any:
+        raise InputError("the store cannot be read; try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ui.pages.people._figures", fails)
+        choose(page, "beta")
+        page.get_by_text("the store cannot be read").first.wait_for()
+        expect(free).to_have_count(1)
+
+
+def test_without_a_project_forms_stay_free_while_the_page_is_drawn(page: Any, address: str) -> None:
+    page.goto(f"{address}/people")
+    expect(page.locator(".page > .later:not([inert])")).to_have_count(1)
+    fold = page.get_by_role("button", name="Invite somebody")
+    fold.focus()
+    drawn = "document.querySelector('#people [data-drawn]').dataset.drawn"
+    first = page.evaluate(drawn)
+    page.evaluate(ANEW)
+    page.wait_for_function(f"first => {drawn} !== first", arg=first)
+    expect(fold).to_be_focused()
 
 
 def test_nothing_moves_below_a_hand(

@@ -15,7 +15,8 @@ from imgalign.config import dump_config, find_config, load_config
 from imgalign.images import png
 from imgalign.preferences.store import Store
 from imgalign.train.config import TrainConfig
-from ui.batches import FOLDER, Asked
+from ui.batch_asked import Asked
+from ui.batches import FOLDER
 
 pytestmark = [
     pytest.mark.browser,

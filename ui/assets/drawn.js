@@ -1,15 +1,9 @@
 // Figures that are drawn anew when alive.js says that they may be others, and when something was done.
 element.dataset.draws = props.draws;
 // Forms beside it get what the drawing of a project brings, which replaces what is typed before: until
-// then, at first and whenever another project is drawn (people.py), nobody writes into them.
+// then, at first and while another project is drawn (people.py), nobody writes into them.
 const forms = element.closest(".page").querySelector(":scope > .later");
-if (forms) {
-  const drawn = () => element.querySelector("[data-drawn]");
-  forms.inert = !drawn();
-  new MutationObserver(() => {
-    if (drawn()) forms.inert = false;
-  }).observe(element, { childList: true, subtree: true, attributeFilter: ["data-drawn"] });
-}
+if (forms) forms.inert = true;
 // Nothing moves below a hand: while the pointer is on a button, while something is asked or being done.
 const inHand = () =>
   element.closest(".page").querySelector(".results :is(button:hover, button:disabled, [data-ask][hidden])");

@@ -9,6 +9,7 @@ import gradio as gr
 
 from imgalign.errors import ImgalignError
 from ui.authority import needs_role
+from ui.batch_asked import Asked
 from ui.batch_request import (
     IMAGES,
     PROMPTS,
@@ -21,7 +22,6 @@ from ui.batch_request import (
     refuse_what_is_not_offered,
     remarks,
 )
-from ui.batches import Asked
 from ui.image_request import SHIPPED
 from ui.links import said
 from ui.messages import EACH, LAST, PRIVATE, shown
@@ -349,7 +349,7 @@ def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str
 
     @needs_role("admin")
     def move(event: gr.EventData) -> None:
-        shown(lambda: work.batches.line.move(str(event.batch), 1 if event.later else -1))
+        shown(lambda: work.batches.move(str(event.batch), 1 if event.later else -1))
 
     def forget(event: gr.EventData) -> None:
         shown(lambda: work.batches.forget(str(event.batch)))

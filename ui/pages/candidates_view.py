@@ -95,7 +95,7 @@ def _detail(work: Work, batch: Batch) -> dict[str, Any]:
     sets = len(batch.item_ids)
     so_far = f"{counted(sets, 'set')} to rank so far. " if sets else ""
     message = in_the_app(batch.message[:1].upper() + batch.message[1:])
-    line = work.batches.line.mine() if batch.state == "waiting" else []
+    line = work.batches.waiting() if batch.state == "waiting" else []
     if batch.state == "waiting" and (seconds := work.batches.begins_in(batch.name)):
         message += f", in about {duration(seconds)}"
     if batch.state == "made":

@@ -28,15 +28,19 @@ def draw_by(
     when: Sequence[Any] = (),
     chosen: Sequence[Any] = (),
     js: str | None = None,
+    after: str | None = None,
 ) -> dict[str, Any]:
     """Have `do` draw the page whenever the script of `at` triggers "moved", and `when` else.
 
     `chosen` are events of fields, which may come twice at once: they ask as alive.js does. Returns
-    the event that asks, to come after what changes something. `js` gets the inputs first.
+    the event that asks, to come after what changes something. `js` gets the inputs first; `after`
+    runs when it is drawn, or could not be.
     """
     moved = at.moved  # of a component's own events gradio makes no triggers of several
     triggers = [*when, MethodType(moved.func, at)]
-    gr.on(triggers, do, list(inputs), list(outputs), js=js, **LAST)
+    drawn = gr.on(triggers, do, list(inputs), list(outputs), js=js, **LAST)
+    if after is not None:
+        drawn.then(None, js=after, **PRIVATE)
     asks: dict[str, Any] = {"fn": None, "js": ANEW, **PRIVATE}
     for event in chosen:
         event(**asks)

@@ -63,10 +63,11 @@ NONE_KEPT_SAID = "There are none now: annotators see no guidelines"
 # The project stays over a reload of the tab; browsers may refuse storage. Forms of another project
 # wait for it (drawn.js).
 KEEP = """(name, drawn) => {
-  if (name !== drawn) document.querySelector(".page > .later").inert = true;
+  if ((name ?? "") !== drawn) document.querySelector(".page > .later").inert = true;
   try { sessionStorage.setItem("imgalign.people", JSON.stringify(name)); } catch {}
   return [name, drawn];
 }"""
+FREE = """() => { document.querySelector(".page > .later").inert = false; }"""
 KEPT = """() => {
   try { return [sessionStorage.getItem("imgalign.people") ?? ""]; } catch { return [""]; }
 }"""
@@ -218,7 +219,7 @@ def build(
 
     at = [chosen, here]
     everything = [chosen, here, *figures, *forms]
-    again = draw_by(draw, at, everything, at=table, chosen=[chosen.input], js=KEEP)
+    again = draw_by(draw, at, everything, at=table, chosen=[chosen.input], js=KEEP, after=FREE)
     page.load(open_page, kept, at, js=KEPT, **PRIVATE).then(**again)
     sending.rankings_in(offer, chosen, at, **EACH).then(**again)
     opened.input(partial(_open, store), [*at, opened], None, **EACH).then(**again)
@@ -353,6 +354,6 @@ def _make_gold(
 
 
 def _keep(store: Store, named: str | None, here: str | None, written: str | None) -> None:
-    shown(lambda: set_guidelines(store.database, _on_screen(named, here), written or ""))
-    kept = guidelines_of(store.database, here or "")
-    gr.Info(KEPT_SAID if kept else NONE_KEPT_SAID)
+    text = (written or "").strip()
+    shown(lambda: set_guidelines(store.database, _on_screen(named, here), text))
+    gr.Info(KEPT_SAID if text else NONE_KEPT_SAID)

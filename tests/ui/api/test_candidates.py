@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from imgalign.preferences.accounts import Accounts
 from ui.api import candidates
 from ui.app import Settings, build_app
-from ui.batches import Asked
+from ui.batch_asked import Asked
 
 HERE = "http://127.0.0.1:7860"
 
