@@ -129,7 +129,7 @@ def ask_for_one_more(page: Any, prompt: str = "two green birds") -> Any:
     chips = page.locator(".ba-chip")
     number = chips.count()
     write(page, prompt)
-    page.get_by_text("1 prompt, 4 images").wait_for()
+    page.get_by_text("1 prompt, 4 images, ").wait_for()
     begin(page)
     expect(chips).to_have_count(number + 1)
     name = chips.first.get_attribute("data-batch")  # the newest
@@ -274,7 +274,7 @@ def test_more_prompts_than_the_form_holds_are_refused_as_they_are_pasted(
     open_form(page, address)
     box = page.locator("#candidate-prompts textarea")
     box.fill("a red house")
-    page.get_by_text("1 prompt, 4 images").wait_for()
+    page.get_by_text("1 prompt, 4 images, ").wait_for()
     box.press("End")
     page.keyboard.insert_text(" beside a lake" * 25_000)
     page.get_by_text("expected at most 150 kB of prompts, got 351 kB; take a part").wait_for()

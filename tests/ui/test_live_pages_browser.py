@@ -263,7 +263,7 @@ def test_forms_are_free_again_when_a_project_cannot_be_drawn(
     open_people(page, address)
     expect(free).to_have_count(1)
 
-    def fails(*given: Any) -> Any:
+    def fails(*given: Any, **named: Any) -> Any:
         raise InputError("the store cannot be read; try again")
 
     with monkeypatch.context() as patch:
