@@ -3,6 +3,7 @@
     pip install -e ".[test,mutants]"
     python benchmarks/mutants.py losses advantages kernels statistics
     python benchmarks/mutants.py statistics --again
+    python benchmarks/mutants.py statistics --since afab64c
     python benchmarks/mutants.py --page
 
 Makes all mutants of a module that cosmic-ray makes, fewer of those that replace one operator by
@@ -10,7 +11,9 @@ another (`REPLACED`), and removals: of a statement, a call, a keyword, an operan
 written into a copy of the repository in a temporary folder, and the module's tests are run on it
 until one fails; it survives where none does. Writes counts and survivors into
 `benchmarks/results/mutants.json`, with the reasons that stood beside the same survivors before.
-`--again` runs the survivors of that file only, for after tests were added. `--page` prints the
+`--again` runs the survivors of that file only, for after tests were added. `--since` runs those of
+lines that the module did not have in a commit and that are not in that file; it prints what
+survives, and writes nothing. `--page` prints the
 tables of `docs/quality.md`. A mutant takes one or two seconds, all of them an hour.
 
 Linux and macOS: tests run in forks of a process that has loaded the libraries.
@@ -241,6 +244,14 @@ def run_tests(tests: list[str], *, seconds: int) -> tuple[bool, float]:
     return status == 0, usage.ru_utime + usage.ru_stime
 
 
+def since(mutants: list[Mutant], module: str, commit: str) -> list[Mutant]:
+    """Mutants of lines that are not in the module as a commit has it."""
+    command = ["git", "-C", str(ROOT), "show", f"{commit}:{module}"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    there = {line.strip() for line in shown.splitlines()}
+    return [each for each in mutants if not there.issuperset(each.was.splitlines())]
+
+
 def survivors_of(mutants: list[Mutant], module: str, tests: list[str]) -> list[Mutant]:
     """Those with which all tests pass. The working folder is the copy that is changed."""
     path, source = Path(module), Path(module).read_text(encoding="utf-8")
@@ -319,6 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", choices=[[], *MODULES])
     parser.add_argument("--again", action="store_true", help="survivors of the last time only")
+    parser.add_argument("--since", metavar="COMMIT", help="mutants of lines that are newer only")
     parser.add_argument("--page", action="store_true", help="print the tables of docs/quality.md")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
@@ -332,6 +344,12 @@ def main() -> None:
             module, tests = MODULES[name]
             reasons = {(e["was"], e["now"]): e for e in known.get(module, {}).get("survivors", [])}
             mutants = mutants_of(module)
+            if options.since:
+                newer = since(mutants, module, options.since)
+                newer = [each for each in newer if (each.was, each.now) not in reasons]
+                for each in survivors_of(newer, module, tests):
+                    print(f"{each.was!r} survived as {each.now!r}")
+                continue
             again = [each for each in mutants if (each.was, each.now) in reasons]
             survivors = survivors_of(again if options.again else mutants, module, tests)
             rows = []

@@ -246,8 +246,12 @@ def test_people_follows_the_votes_of_others_and_keeps_what_is_typed(
 def test_nobody_types_into_forms_that_the_first_drawing_fills(
     page: Any, gates: dict[str, Gate], three: None, address: str
 ) -> None:
-    gates["alpha"].close()
+    gates["all"].close()
     page.goto(f"{address}/people")
+    wait_until(page, lambda: gates["all"].waiting)
+    assert forms_wait(page)  # before the page knows which project it is
+    gates["alpha"].close()
+    gates["all"].open()
     wait_until(page, lambda: gates["alpha"].waiting)
     assert forms_wait(page)
     gates["alpha"].open()
