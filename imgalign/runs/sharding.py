@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -36,16 +36,19 @@ _gather: Any = (
 class SharedWeights:
     """The frozen weights of a network, of which each process keeps a part from now on.
 
-    `call` calls a collective with its arguments. ConfigError for what FSDP cannot cut.
+    `call` calls a collective with its arguments and returns what it does. ConfigError for what FSDP
+    cannot cut.
     """
 
-    def __init__(self, network: nn.Module, *, call: Callable[..., None]) -> None:
+    def __init__(self, network: nn.Module, *, call: Callable[..., Any]) -> None:
         self._call = call
         self._size = dist.get_world_size()
         trained = {each for each in network.parameters() if each.requires_grad}
         frozen = [each for each in network.parameters() if not each.requires_grad]
         refuse(frozen)
-        mesh = init_device_mesh(frozen[0].device.type, (self._size,))
+        # DTensor keeps what it has seen for ever. A group of its own leaves that of all collectives
+        # to who destroys it: a thread of Gloo that still drops tensors at exit ends the process.
+        mesh = DeviceMesh.from_group(call(dist.new_group), frozen[0].device.type)
         self._blocks: list[Block] = []
         for module in blocks_of(network):
             fully_shard(module, mesh=mesh, ignored_params=trained, reshard_after_forward=True)

@@ -130,10 +130,10 @@ class Together:
             self._shared.help_others()
         self._call(ask, *given)
 
-    def _call(self, ask: Callable[..., object], *given: Any) -> None:
+    def _call(self, ask: Callable[..., Given], *given: Any) -> Given:
         """Call a collective; ProcessError where a process has ended or cannot be reached."""
         try:
-            ask(*given)
+            return ask(*given)
         except RuntimeError as error:
             raise ProcessError(
                 f"process {self.index} of {self.size}: another process of this run has ended or "

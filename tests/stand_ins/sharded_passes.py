@@ -4,11 +4,14 @@ Says in JSON, for each stretch between two meetings, whether what it computed ha
 same network as a whole; and which sizes its parts have.
 """
 
+import atexit
 import copy
 import json
 import sys
+import weakref
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from imgalign.runs.together import join
@@ -17,6 +20,9 @@ from imgalign.runs.world import outside_passes
 STRETCHES = (("fbfbfb", ""), ("ffff", "fb"), ("", "fb"), ("fbf", "ffb"), ("o", "fb"), ("", ""))
 """Passes of both processes: forward without gradients, forward and then backward, and a use of the
 first layer by itself."""
+
+OUTLIVES = "the group of all collectives outlives the run"
+kept: list[weakref.ref[object]] = []
 
 
 class Layer(nn.Module):
@@ -77,12 +83,19 @@ def same(one: nn.Module, other: nn.Module, passes: str) -> bool:
     return True
 
 
+def say_what_is_kept() -> None:
+    if kept and kept[0]() is not None:
+        sys.stderr.write(OUTLIVES)
+
+
 def main() -> None:
+    atexit.register(say_what_is_kept)  # the last of all, as it is the first to register
     torch.set_num_threads(1)
     torch.manual_seed(0)
     whole = Network()
     network = copy.deepcopy(whole)
     world = join(cure="start it again", shares_weights=True)
+    kept.append(weakref.ref(dist.group.WORLD))
     world.share(network)
     found = []
     for passes in STRETCHES:
