@@ -161,7 +161,9 @@ def test_a_stopped_batch_goes_on_without_making_its_images_again(
     third = ask_for_one_more(page, "three green birds")
     third.click()
     expect(later).to_be_disabled()
+    expect(third).to_contain_text("waits, place 2 of 2")
     earlier.click()
+    expect(third).to_contain_text("waits, place 1 of 2")
     expect(earlier).to_be_disabled()
     expect(later).to_be_enabled()
     lined = here / "runs" / ".candidates"

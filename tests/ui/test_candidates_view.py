@@ -101,6 +101,7 @@ def test_a_batch_that_waits_says_its_place_and_when_it_begins(
     assert seen("b1") == ("It waits, in about 75 s", [2, 2])
     assert seen("b2") == ("It waits", [1, 2])
     assert seen("b3") == ("It waits", False)  # for another app
+    assert [each["line"] for each in view(work, None)["batches"]] == [[2, 2], [1, 2], False]
 
 
 def test_of_projects_that_are_not_chosen_nothing_is_counted(

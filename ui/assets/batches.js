@@ -7,13 +7,18 @@ const STATES = { waiting: "Waits", making: "Being made", made: "Ready", stopped:
 const drawBatches = listbox(q(".ba-list"), "batch");
 const at = (path) => new URL(path, document.baseURI).href;
 
+const state = ({ state, line }) => {
+  const [place, of] = line || [];
+  return STATES[state].toLowerCase() + (of > 1 ? `, place ${place} of ${of}` : "");
+};
+
 const chip = (batch, current) => {
   const node = make("button", "ba-chip");
   node.type = "button";
   node.dataset.batch = batch.name;
   node.setAttribute("role", "option");
   node.setAttribute("aria-selected", batch.name === current);
-  node.append(make("b", "", batch.title), make("small", "", `${batch.project}: ${STATES[batch.state].toLowerCase()}`));
+  node.append(make("b", "", batch.title), make("small", "", `${batch.project}: ${state(batch)}`));
   return node;
 };
 

@@ -63,6 +63,7 @@ def view(work: Work, chosen: str | None) -> dict[str, Any]:
     if project is None:
         first = work.project if work.project in queued else next(iter(queued), work.project)
         project = first if batch is None else batch.asked.project
+    line = work.batches.waiting() if any(each.state == "waiting" for each in found) else []
     moved = tuple((each.name, each.state, len(each.item_ids)) for each in found)
     told = work.standings.at(project, moved, admin=work.freely)
     place = told.page if told else ""
@@ -71,8 +72,8 @@ def view(work: Work, chosen: str | None) -> dict[str, Any]:
     return {
         "standing": told and asdict(told) | {"page": place},
         "projects": [each for each in queued if each != project],
-        "batches": [_short(each) for each in found],
-        "detail": batch and _detail(work, batch),
+        "batches": [_short(each, line) for each in found],
+        "detail": batch and _detail(work, batch, line),
     }
 
 
@@ -85,17 +86,22 @@ def _listed(projects: list[str]) -> list[str]:
     ]
 
 
-def _short(batch: Batch) -> dict[str, Any]:
-    title, project = batch.asked.title, batch.asked.project
-    return {"name": batch.name, "title": title, "project": project, "state": batch.state}
+def _short(batch: Batch, line: list[str]) -> dict[str, Any]:
+    return {
+        "name": batch.name,
+        "title": batch.asked.title,
+        "project": batch.asked.project,
+        "state": batch.state,
+        # Its place among those that wait for this app, from 1, and how many they are.
+        "line": batch.name in line and [line.index(batch.name) + 1, len(line)],
+    }
 
 
-def _detail(work: Work, batch: Batch) -> dict[str, Any]:
+def _detail(work: Work, batch: Batch, line: list[str]) -> dict[str, Any]:
     queued = item_samples(work.store, batch.item_ids[:MOST_SETS])
     sets = len(batch.item_ids)
     so_far = f"{counted(sets, 'set')} to rank so far. " if sets else ""
     message = in_the_app(batch.message[:1].upper() + batch.message[1:])
-    line = work.batches.waiting() if batch.state == "waiting" else []
     if batch.state == "waiting" and (seconds := work.batches.begins_in(batch.name)):
         message += f", in about {duration(seconds)}"
     if batch.state == "made":
@@ -104,11 +110,9 @@ def _detail(work: Work, batch: Batch) -> dict[str, Any]:
         log = work.batches.log(batch.name)
     except InputError:  # removed meanwhile by another page
         log = ""
-    return _short(batch) | {
+    return _short(batch, line) | {
         "share": batch.share,
         "said": f"{so_far}{message}",
-        # Its place among those that this app makes, from 1, and how many they are.
-        "line": batch.name in line and [line.index(batch.name) + 1, len(line)],
         "sets": [_set(work.store, each) for each in queued],
         "more": sets - len(queued),
         "rank": rank_link(batch.asked.project, only=work.only),
