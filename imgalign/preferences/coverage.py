@@ -5,9 +5,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import groupby
 from math import inf
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
-from sqlalchemy import case, func, select, true
+from sqlalchemy import Select, case, func, select, true
 
 from imgalign.preferences.accounts_schema import accounts, openings
 from imgalign.preferences.queries import counted, excluded, is_attention, sample_id
@@ -280,6 +280,8 @@ def store_mark(store: Store) -> Hashable:
         select(func.sum(tallies.c.done), func.sum(tallies.c.images + tallies.c.texts)),
         select(func.max(rankings.c.sequence)),
         select(func.sum(projects.c["items"]), func.sum(projects.c.open)),
+        # One item that is withdrawn and another that is opened leave the sums as they were.
+        withdrawn_items(),
         select(func.count(exclusions.c.annotator_id), func.max(exclusions.c.created_at)),
         select(func.max(provenances.c.sequence)),
     )
@@ -306,11 +308,18 @@ def project_mark(store: Store, project: str) -> Hashable:
     out = select(func.count(exclusions.c.annotator_id), func.max(exclusions.c.created_at)).where(
         exclusions.c.project == project
     )
+    withdrawn = withdrawn_items().where(items.c.project == project)
     let_in = select(openings.c.is_open).where(openings.c.project == project)
     people = select(func.count(), func.count(accounts.c.disabled_at))
-    parts = (judged, queued, out, let_in, people)
+    parts = (judged, queued, withdrawn, out, let_in, people)
     with store.database.read() as connection:
         return tuple(tuple(connection.execute(each).all()) for each in parts)
+
+
+def withdrawn_items() -> Select[Any]:
+    """How many there are, and since when the latest is one; read from an index of these alone."""
+    at = items.c.withdrawn_at
+    return select(func.count(at), func.max(at)).where(at.is_not(None))
 
 
 def has_items(store: Store, project: str, samples: Samples | None = None) -> bool:

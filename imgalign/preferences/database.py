@@ -10,6 +10,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -79,6 +80,8 @@ class Database:
                 self._engine = _read_only_engine(self.path)
             else:
                 self._engine = _engine(parsed, busy_seconds)
+            # Python 3.13 complains of connections that nobody closed.
+            weakref.finalize(self, self._engine.dispose)
             event.listen(self._engine, "before_cursor_execute", _refuse_nul)
             try:
                 self._migrate(create=create)

@@ -215,6 +215,13 @@ items = Table(
         sqlite_where=text("given < overlap AND priority IS NOT NULL"),
         postgresql_where=text("given < overlap AND priority IS NOT NULL"),
     ),
+    Index(
+        "ix_items_withdrawn_at",
+        "project",
+        "withdrawn_at",
+        sqlite_where=text("withdrawn_at IS NOT NULL"),
+        postgresql_where=text("withdrawn_at IS NOT NULL"),
+    ),
 )
 
 candidates = Table(
