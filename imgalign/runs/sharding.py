@@ -36,19 +36,21 @@ _gather: Any = (
 class SharedWeights:
     """The frozen weights of a network, of which each process keeps a part from now on.
 
-    `call` calls a collective with its arguments and returns what it does. ConfigError for what FSDP
-    cannot cut.
+    `call` calls a collective with its arguments. `group` is one that nothing else uses: DTensor
+    keeps what it has seen for ever, and were that the group of all collectives, a thread of Gloo
+    that still drops their tensors at exit would end the process. ConfigError for what FSDP cannot
+    cut.
     """
 
-    def __init__(self, network: nn.Module, *, call: Callable[..., Any]) -> None:
+    def __init__(
+        self, network: nn.Module, *, group: dist.ProcessGroup, call: Callable[..., object]
+    ) -> None:
         self._call = call
         self._size = dist.get_world_size()
         trained = {each for each in network.parameters() if each.requires_grad}
         frozen = [each for each in network.parameters() if not each.requires_grad]
         refuse(frozen)
-        # DTensor keeps what it has seen for ever. A group of its own leaves that of all collectives
-        # to who destroys it: a thread of Gloo that still drops tensors at exit ends the process.
-        mesh = DeviceMesh.from_group(call(dist.new_group), frozen[0].device.type)
+        mesh = DeviceMesh.from_group(group, frozen[0].device.type)
         self._blocks: list[Block] = []
         for module in blocks_of(network):
             fully_shard(module, mesh=mesh, ignored_params=trained, reshard_after_forward=True)

@@ -62,6 +62,7 @@ class Together:
         self._store = store
         self._cure = cure
         self._shared: SharedWeights | None = None
+        self._of_shares: dist.ProcessGroup | None = None
 
     def connect(self, backend: str) -> None:
         """Meet the others; ends without a word where one of them has failed before and said why."""
@@ -70,6 +71,10 @@ class Together:
         )
         with self.one_voice():
             self._call(begin, backend)
+            if self.shares_weights:
+                # Here, where all have just met: who makes a group waits for half an hour for one
+                # that has died.
+                self._of_shares = self._call(dist.new_group)
 
     def deal(self, count: int) -> range:
         """A share in order; shares differ by one at most."""
@@ -122,7 +127,8 @@ class Together:
     def share(self, network: nn.Module) -> None:
         """Keep a part of the frozen weights in each process, if these were launched so."""
         if self.shares_weights:
-            self._shared = SharedWeights(network, call=self._call)
+            assert self._of_shares is not None
+            self._shared = SharedWeights(network, group=self._of_shares, call=self._call)
 
     def _meet(self, ask: Callable[..., object], *given: Any) -> None:
         """Call a collective, when no process needs weights of another any more."""

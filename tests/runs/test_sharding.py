@@ -2,12 +2,13 @@
 the whole network does, and none waits for ever. What cannot be shared is refused in one line."""
 
 import json
+import signal
 
 import pytest
 import torch
 from fsdp import with_fsdp
 from processes import Processes
-from sharded_passes import OUTLIVES, STRETCHES, Network
+from sharded_passes import DIES, OUTLIVES, STRETCHES, Network
 from source_tree import ROOT
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -36,6 +37,15 @@ def test_whatever_passes_two_processes_make_each_has_the_bits_of_the_whole_netwo
             rows = len(weight)
             each = weight.numel() // rows
             assert parts == [-(-rows // 2) * each, rows // 2 * each]
+
+
+@with_fsdp
+@pytest.mark.slow
+def test_a_process_that_dies_before_weights_are_shared_ends_the_others():
+    (code, _, told), (killed, _, _) = Processes([CHILD, DIES], folder=ROOT).ends()
+    assert killed == -signal.SIGKILL
+    assert code == 1
+    assert "another process of this run has ended or cannot be reached; start it again" in told
 
 
 def test_a_network_that_is_not_shared_is_used_as_it_is():

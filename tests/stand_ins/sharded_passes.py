@@ -1,12 +1,15 @@
 """One of two processes that share a small network's frozen weights and make other passes.
 
 Says in JSON, for each stretch between two meetings, whether what it computed has the bits of the
-same network as a whole; and which sizes its parts have.
+same network as a whole; and which sizes its parts have. With the word DIES the second process dies
+before it shares anything.
 """
 
 import atexit
 import copy
 import json
+import os
+import signal
 import sys
 import weakref
 
@@ -21,6 +24,7 @@ STRETCHES = (("fbfbfb", ""), ("ffff", "fb"), ("", "fb"), ("fbf", "ffb"), ("o", "
 """Passes of both processes: forward without gradients, forward and then backward, and a use of the
 first layer by itself."""
 
+DIES = "dies"
 OUTLIVES = "the group of all collectives outlives the run"
 kept: list[weakref.ref[object]] = []
 
@@ -96,6 +100,10 @@ def main() -> None:
     network = copy.deepcopy(whole)
     world = join(cure="start it again", shares_weights=True)
     kept.append(weakref.ref(dist.group.WORLD))
+    if DIES in sys.argv:
+        world.wait()
+        if world.index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
     world.share(network)
     found = []
     for passes in STRETCHES:
