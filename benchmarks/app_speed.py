@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="with a store in it, which is voted in")
     parser.add_argument("--beside", default="", help="what else the machine was doing")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     answers, pages, votes, quick, rest = [], [], [], [], {}
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
@@ -208,10 +209,10 @@ def main() -> None:
         "milliseconds_without_a_look_at_it": spread(quick, 1),
         "at_rest_with_a_page_open": rest,
     }
-    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    known = json.loads(given.results.read_text("utf-8")) if given.results.exists() else {}
     size = "an empty store" if given.folder is None else "a large store"
     known[f"{size}, {hardware()['instructions']}"] = found
-    RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    given.results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
 
 

@@ -48,6 +48,7 @@ DECIDED = Habits(temperature=0.04, position_bias=0.0, lapse=0.0, tie_threshold=0
 """Of a person with a decided taste, who looks closely."""
 RECIPE = "storybook_dpo"
 OVERRIDES = "run.iterations=120"
+TO_THE_TOP = "() => scrollTo(0, 0)"
 PATIENCE = 900_000
 """Milliseconds until a step has failed."""
 
@@ -203,13 +204,14 @@ def train(walk: Walk) -> None:
     page.get_by_text("Not needed: it learns from images that are given.").wait_for()
     page.get_by_label("Overrides").fill(OVERRIDES)
     page.get_by_label("Overrides").blur()
+    page.evaluate(TO_THE_TOP)
     walk.shot("train")
     page.get_by_role("button", name="Start training").click()
     page.locator(".mo-run[data-state=running]").wait_for()
     page.locator(".mo-chart circle").nth(3).wait_for()
     walk.shot("training")
     page.locator(".mo-run[data-state=finished]").wait_for()
-    page.locator(".mo-run").scroll_into_view_if_needed()
+    page.locator(".mo-verdict").scroll_into_view_if_needed()
     walk.shot("trained")
 
 
@@ -221,6 +223,7 @@ def compare(walk: Walk) -> None:
     page.get_by_label("Images each").fill("1")
     page.get_by_role("button", name="Generate", exact=True).click()
     page.locator(".co-cell img").nth(2 * COMPARED - 1).wait_for()
+    page.evaluate(TO_THE_TOP)
     walk.shot("generate")
     page.get_by_text("Base against aligned").click()
     page.get_by_role("button", name="Send to ranking").click()

@@ -292,9 +292,14 @@ def read_contract(folder: Path) -> AnyContract:
     """Read the contract in `folder`; CheckpointError when it is missing or invalid."""
     path = folder / CONTRACT_FILE
     if not path.is_file():
-        found = describe_folder(folder) if folder.is_dir() else "there is no such folder"
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder}: no such folder, expected that of a reward model; name another, or fit "
+                "one with 'imgalign reward train'"
+            )
         raise CheckpointError(
-            f"{folder}: no {CONTRACT_FILE} here; {found}; 'imgalign reward train' writes one"
+            f"{folder}: no {CONTRACT_FILE} here; {describe_folder(folder)}; "
+            "'imgalign reward train' writes one"
         )
     fields = read_settings(path)
     if isinstance(fields, dict) and fields.get("format", 1) != 1:

@@ -1,8 +1,9 @@
 """What the shipped recipes cost where they were measured: the only place of these figures.
 
-Seconds are of one core of an AMD EPYC, for an iteration of the recipe as it is, with its start and
-its measurements: processor minutes of whole runs by their iterations (benchmarks/results, and the
-tables of docs/language.md and docs/rewriter.md). Memory is `peak_memory_gb` of the process. The
+Seconds are of one core of an AMD EPYC, of images with AVX-512 and of texts with AVX2, for an
+iteration of the recipe as it is, with its start and its measurements: processor minutes of whole
+runs by their iterations (benchmarks/results, and the tables of docs/language.md and
+docs/rewriter.md). Memory is `peak_memory_gb` of the process. The
 size of a checkpoint is computed from the number of trained weights. Models of the hub were not
 measured: of these nothing is known before a first run.
 """
@@ -23,9 +24,11 @@ class Measured(NamedTuple):
     seconds: float | None
     """None where the header of the recipe alone has the time."""
     memory_gb: float
+    by_avx512: bool = True
+    """Whether that core had AVX-512, where images take half as long as with AVX2."""
 
 
-TEXTS = Measured(None, 1.2)
+TEXTS = Measured(None, 1.2, by_avx512=False)
 """Of recipes of texts the memory is that of the first stage: the same network, the same batches."""
 MEASURED: Mapping[str, Measured] = {
     "storybook_dpo": Measured(1.8, 1.5),

@@ -70,7 +70,8 @@ def outlook(settings: "TrainConfig", recipe: Recipe, runs: Runs) -> list[Line]:
         lines.append(Line("Time", f"about {time}{each}, by the run {past.name} on this machine"))
     elif usual is not None and usual.seconds is not None and iterations:
         time = duration(usual.seconds * iterations)
-        lines.append(Line("Time", f"about {time} on one core of an AMD EPYC; elsewhere it differs"))
+        core = "one core of an AMD EPYC" + (" with AVX-512" if usual.by_avx512 else "")
+        lines.append(Line("Time", f"about {time} on {core}; elsewhere it differs"))
     elif "Time" in said and not said["Time"].startswith("not yet run"):
         default = type(settings.run)().iterations
         usually = recipe.section("run").get("iterations", default)

@@ -88,12 +88,20 @@ class Comparison:
         """What came out, and whether to go on."""
         said = (
             f"{self.name} was preferred to {self.other_name} in {_percent(self.rate.value)} of"
-            f" {counted(self.votes, 'blind vote')} (ties half{_interval(self.rate)})"
+            f" {counted(self.votes, 'blind vote')} (ties half{self._interval()})"
         )
         judges = ["All votes are by simulated annotators"] if self.simulated else []
         times = "Once more" if self.both_bad == 1 else f"{self.both_bad} times more"
         bad = [f"{times} both were bad, which counts for neither"] if self.both_bad else []
         return [said, self.decision(), *bad, *judges]
+
+    def _interval(self) -> str:
+        """That of the rate: over prompts and annotators, of whom few leave it wide."""
+        if self.rate.low is None or self.rate.high is None:
+            return ""
+        between = f"{100 * self.rate.low:.0f} to {_percent(self.rate.high)}"
+        over = f"{self.annotators} annotators and their" if self.annotators > 1 else "the"
+        return f"; 95 % interval {between} over {over} prompts, for a number settled beforehand"
 
     def decision(self, *, one: str | None = None, other: str | None = None) -> str:
         """Whether it is decided, in one sentence; `one` and `other` are other names for them."""
@@ -105,7 +113,7 @@ class Comparison:
         if self.sequence is None:
             return f"No prompt is judged completely yet{rest}"
         _, low, high = self.whenever
-        between = f"{100 * low:.0f} to {_percent(high)}, whenever asked"
+        between = f"{100 * low:.0f} to {_percent(high)} over these, whenever asked"
         on = f"{counted(self.counted, 'prompt')} judged completely ({between})"
         if self.preferred is None:
             return f"Not decided by {on}: this may still be chance; rank more prompts{rest}"
@@ -243,13 +251,6 @@ def _comparison(
         counted=len(counted),
         sequence=confidence_sequence(means) if len(counted) else None,
     )
-
-
-def _interval(rate: Estimate) -> str:
-    if rate.low is None or rate.high is None:
-        return ""
-    between = f"{100 * rate.low:.0f} to {_percent(rate.high)}"
-    return f"; 95 % interval {between} for a number settled beforehand"
 
 
 def _percent(share: float) -> str:

@@ -319,7 +319,8 @@ def project_mark(store: Store, project: str) -> Hashable:
 def withdrawn_items() -> Select[Any]:
     """How many there are, and since when the latest is one; read from an index of these alone."""
     at = items.c.withdrawn_at
-    return select(func.count(at), func.max(at)).where(at.is_not(None))
+    figures: list[Any] = [func.count(at), func.max(at)]
+    return select(*figures).where(at.is_not(None))
 
 
 def has_items(store: Store, project: str, samples: Samples | None = None) -> bool:

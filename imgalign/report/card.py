@@ -148,7 +148,7 @@ def voted(votes: Sequence[VoteResult]) -> Iterator[str]:
     """The verdict of blind votes, at each strength at which there are any."""
     yield (
         "Annotators ranked images of both without knowing which is which."
-        ' The interval that holds "whenever asked" is one of a sequential test, at 95 %.'
+        ' The interval that holds "whenever asked" is of a sequential test over prompts, at 95 %.'
     )
     for each in votes:
         strength = each.aligned.strength

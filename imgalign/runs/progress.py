@@ -194,6 +194,8 @@ class Stderr(io.TextIOBase):
 
     def flush(self) -> None:
         """Flush; a closed stream is ignored."""
+        if self.stream.closed:  # also where it is closed before this is dropped, which flushes
+            return
         try:
             self.stream.flush()
         except OSError:

@@ -74,7 +74,9 @@ class Together:
             if self.shares_weights:
                 # Here, where all have just met: who makes a group waits for half an hour for one
                 # that has died.
-                self._of_shares = self._call(dist.new_group)
+                made = self._call(dist.new_group)
+                assert isinstance(made, dist.ProcessGroup)  # of all processes, this one among them
+                self._of_shares = made
 
     def deal(self, count: int) -> range:
         """A share in order; shares differ by one at most."""

@@ -1,5 +1,6 @@
 """Blind comparisons of two makers: the rate, and whether one may stop asking."""
 
+import re
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from itertools import combinations
@@ -67,6 +68,22 @@ def test_the_checkpoint_is_told_about_whichever_image_came_first(store: Store, q
     assert found.preferred is None
     assert "in 62 % of 4 blind votes" in found.lines()[0]
     assert found.lines()[1].startswith("Not decided by 4 prompts judged completely")
+
+
+def test_both_intervals_say_what_they_are_over(store: Store, queue: Any) -> None:
+    for number in range(12):
+        queue(f"prompt {number}", overlap=2)
+        vote(store, ">")
+        if number == 0:
+            assert "annotators" not in compare_makers(store)[0].lines()[0]
+        vote(store, "<" if number % 3 == 0 else ">", who="bob")
+    (found,) = compare_makers(store)
+    said, decided, *_ = found.lines()
+    # With two annotators one degree of freedom is left, so that nothing of others is certain.
+    assert re.search(r"interval \d+ to \d+ % over 2 annotators and their prompts", said)
+    assert re.search(r"12 prompts judged completely \(\d+ to \d+ % over these, whenever", decided)
+    assert found.rate.low is not None
+    assert found.rate.low < found.whenever[1]
 
 
 def bad(store: Store, *, who: str = "ann", project: str = "cats-compare") -> str:

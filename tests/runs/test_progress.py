@@ -5,7 +5,7 @@ import sys
 
 from rich.console import Console
 
-from imgalign.runs.progress import Lines, ProgressLine, progress, working
+from imgalign.runs.progress import Lines, ProgressLine, Stderr, progress, working
 
 
 class Clock:
@@ -100,3 +100,12 @@ def test_a_bar_on_a_terminal_writes_each_line_once(monkeypatch):
         sys.stderr.write("a line of somebody else\n")
     assert terminal.getvalue().count("a line of the run") == 1
     assert terminal.getvalue().count("a line of somebody else") == 1
+
+
+def test_a_stream_that_was_closed_before_it_is_flushed_without_a_word(monkeypatch):
+    with monkeypatch.context() as now:
+        now.setattr(sys, "stderr", io.StringIO())
+        shown = Stderr()
+        sys.stderr.close()
+    shown.flush()
+    shown.close()  # as where it is dropped

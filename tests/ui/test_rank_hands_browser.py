@@ -102,6 +102,7 @@ def test_a_set_that_was_judged_in_another_tab_is_said_in_words_for_people(
     alert = page.locator(".rk-alert")
     alert.wait_for()
     expect(alert).to_contain_text("was judged already, perhaps in another tab")
+    expect(alert.get_by_role("button")).to_have_text("Go on to the next one")
     press(page, "Enter")
     page.locator(".rk-prompt", has_text="number 1").wait_for()
     assert len(stored(store)) == 1

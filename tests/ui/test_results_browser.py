@@ -116,7 +116,7 @@ def test_a_comparison_made_on_generate_is_voted_on_until_results_has_its_verdict
             duel = results_of(other, address)
             expect(duel.locator(".duel")).to_have_attribute("data-state", "open")
             expect(duel).to_contain_text("Not decided by 7 prompts judged completely")
-            expect(duel).to_contain_text("(48 to 100 %, whenever asked)")
+            expect(duel).to_contain_text("(48 to 100 % over these, whenever asked)")
     page.locator(".rk-empty").get_by_text("All done, thank you").wait_for()
 
     duel = results_of(other, address)

@@ -89,7 +89,7 @@ def wait_for_state(page, state):
     page.locator(f".mo-run[data-state={state}]").wait_for(timeout=120_000)
 
 
-@pytest.mark.parametrize("name", ["Train", "Generate"])
+@pytest.mark.parametrize("name", ["Candidates", "Learn", "Train", "Generate", "Results", "People"])
 def test_a_page_has_a_heading_and_a_title_of_its_own(page, address, name):
     page.goto(f"{address}/{name.lower()}")
     page.wait_for_function(f"() => document.title === '{name} - imgalign'")

@@ -163,6 +163,7 @@ def test_a_stopped_run_names_the_button_and_a_failed_one_its_reason(page, here, 
         ".mo-where", has_text="runs/gone: no contract.json here; fit it on Learn"
     ).wait_for()
     assert page.locator(".mo-log").get_attribute("open") is not None
+    expect(page.locator(".mo-chart")).to_have_count(0)  # nothing was measured, and nothing comes
 
 
 def test_nothing_is_started_without_the_reward_that_it_needs(page, here, address):

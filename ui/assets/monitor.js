@@ -124,8 +124,11 @@ const chart = ({ title, about, lines }) => {
 
 // Only those that have changed are drawn anew.
 const states = new WeakMap();
-const drawCharts = ({ name, charts }) => {
+const drawCharts = ({ name, state, charts: all, waits }) => {
   const box = q(".mo-charts");
+  // Of a run that is over nothing comes any more.
+  const over = OVER.includes(state) && !waits;
+  const charts = all.filter(({ lines }) => !over || lines.some(({ points }) => points.length));
   charts.forEach((each, place) => {
     const state = JSON.stringify([name, each]);
     const before = box.children[place];

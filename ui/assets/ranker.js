@@ -22,7 +22,7 @@ let kind = Candidates.images; // how candidates of this item are drawn
 let session = null; // the ranking in the making
 let attempt = null; // {key, sent, replaces}: how this judgement is sent, as drafts.js says
 let busy = ""; // what is waited for, as the page says it; keys do nothing meanwhile
-let retry = null; // what "Try again" repeats
+let retry = null; // what the button beside a complaint does
 let looked = 0; // milliseconds this item was in view before `since`
 let since = null;
 
@@ -153,8 +153,10 @@ const toast = (text, mark = "✓") => {
   clearTimeout(toast.timer);
   toast.timer = setTimeout(() => node.classList.remove("rk-on"), 1600);
 };
-const complain = (text, again) => {
+const GO_ON = "Go on to the next one";
+const complain = (text, again, label = "Try again") => {
   retry = again;
+  q('[data-do="retry"]').textContent = label;
   q(".rk-alert p").textContent = text;
   q(".rk-alert").hidden = false;
 };
@@ -611,7 +613,7 @@ const refused = async (judged, error, again) => {
   const why = error.unknown
     ? "the server does not know this set any more: it was upgraded, or its data were replaced. Your ranking is kept here in case it comes again."
     : "this set was judged already, perhaps in another tab.";
-  complain(`Not saved: ${why} Go on to the next one.`, next);
+  complain(`Not saved: ${why}`, next, GO_ON);
 };
 // Whether the server offers this set, whose name is then as the server says it.
 const findAgain = async (set) => {
@@ -706,7 +708,7 @@ const undo = async () => {
   try {
     await takeBack(item.undo);
   } catch (error) {
-    complain(error.message, error.gone ? next : undo);
+    complain(error.message, ...(error.gone ? [next, GO_ON] : [undo]));
     return;
   }
   await next(false);
