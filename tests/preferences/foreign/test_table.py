@@ -134,7 +134,7 @@ def test_images_of_different_sizes_in_a_list_are_noted(table: Path):
         ("{}", "unusable row", "no prompt, images, ranks"),
         ("[1, 2]", "unusable row", "expected a JSON object"),
         ('{"prompt": ', "unusable row", "expected a JSON object"),
-        ("[" * 2000, "unusable row", "nested deeper"),
+        ("[" * 100_000, "unusable row", "nested deeper"),
         ('{"prompt": " ", "images": [], "ranks": []}', "no caption", "prompt is"),
         ('{"prompt": 7, "images": [], "ranks": []}', "no caption", "prompt is 7"),
         ('{"prompt": "p", "images": ["a"], "ranks": [0, 1]}', "unusable row", "differ: 1 and 2"),
