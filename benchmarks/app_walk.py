@@ -211,7 +211,7 @@ def train(walk: Walk) -> None:
     page.locator(".mo-chart circle").nth(3).wait_for()
     walk.shot("training")
     page.locator(".mo-run[data-state=finished]").wait_for()
-    page.locator(".mo-verdict").scroll_into_view_if_needed()
+    page.locator(".mo-run").scroll_into_view_if_needed()
     walk.shot("trained")
 
 
