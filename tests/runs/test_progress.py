@@ -104,7 +104,7 @@ def test_a_bar_on_a_terminal_writes_each_line_once(monkeypatch):
 
 def test_a_stream_that_was_closed_before_it_is_flushed_without_a_word(monkeypatch):
     with monkeypatch.context() as now:
-        now.setattr(sys, "stderr", io.StringIO())
+        now.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO()))
         shown = Stderr()
         sys.stderr.close()
     shown.flush()
